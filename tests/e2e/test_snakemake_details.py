@@ -40,6 +40,26 @@ def test_python_scripts_shadows_and_texts(server: LiveServer) -> None:
     assert run.text("text.txt") == TEXT
 
 
+def test_an_input_may_have_a_time_in_the_future(server: LiveServer) -> None:
+    """Another machine wrote it, or the clock was set back since."""
+    workflow = """
+    import os, time
+    tomorrow = time.time() + 86_400
+    os.utime("reads.txt", (tomorrow, tomorrow))
+    rule all:
+        input: "copied.txt"
+        output: "found.txt"
+        run: shell("cp {input} {output}")
+    rule copied:
+        input: "reads.txt"
+        output: "copied.txt"
+        shell: "cp {input} {output}"
+    """
+    run = server.run("SMK", workflow, {"reads.txt": "reads"})
+    assert run.state == "COMPLETE", run.error
+    assert run.text("found.txt") == "reads"
+
+
 def test_a_file_field_in_which_nothing_was_chosen_is_ignored(server: LiveServer) -> None:
     fields = {"workflow_type": "SMK", "workflow_type_version": "9", "workflow_url": "Snakefile"}
     workflow = b'rule a:\n    output: touch("a.txt")\n'

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from aiohttp import web
@@ -397,7 +397,7 @@ class RequestGate:
         return response
 
     async def _apply(self, fault: RequestFault, request: web.Request) -> None:
-        await self._wall.wait_until(self._wall.now() + timedelta(seconds=fault.delay))
+        await self._wall.sleep(fault.delay)
         if fault.drop and request.transport is not None:
             request.transport.abort()
         if fault.drop or fault.status is not None:

@@ -17,7 +17,7 @@ from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
 from wesemu.engines import event_log as events
-from wesemu.engines.event_log import log_warning, now
+from wesemu.engines.event_log import log_warning
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import Lease
 from wesemu.engines.processes import exit_code_of, send_group
@@ -60,11 +60,18 @@ def measure(usage: struct_rusage) -> Usage:
 class Attempt:
     """One execution of a task: cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
 
-    The processes of an attempt run one after another.
+    The processes of an attempt run one after another. `now` returns the time.
     """
 
-    def __init__(self, workspace: Workspace, task: TaskLog, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        task: TaskLog,
+        now: Callable[[], datetime],
+        lease: Lease | None = None,
+    ) -> None:
         self._lease = lease
+        self._now = now
         self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.error = ""
@@ -125,11 +132,13 @@ class Attempt:
     def begin(self, timestamp: datetime) -> None:
         """Set the start time, measured on another machine whose clock may differ."""
         if self.task.started is not None:
-            self.task = replace(self.task, started=min(max(timestamp, self.task.started), now()))
+            self.task = replace(
+                self.task, started=min(max(timestamp, self.task.started), self._now())
+            )
 
     def process_ended(self, exit_code: int, usage: Usage) -> None:
         """Add the usage of a process that has ended."""
-        self._ended = now()
+        self._ended = self._now()
         details = self.task.details
         self.task = replace(
             self.task,
@@ -146,7 +155,7 @@ class Attempt:
     @property
     def ended_at(self) -> datetime:
         """End of the last process, or now."""
-        return self._ended or now()
+        return self._ended or self._now()
 
     def end(self, state: TaskState) -> None:
         """End the attempt; write usage.json."""

@@ -12,9 +12,10 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -166,14 +167,16 @@ def notification_fifo(workspace: Workspace) -> Path:
     return workspace.root / "events.fifo"
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
+def _steady_seconds() -> float:
+    """Return the seconds since an unknown moment, with those in which the machine slept."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class EventLog:
     """Writer of events.jsonl. Several processes of a run may write: a record is one write(2).
 
-    The file has preallocated blocks, so a run that fills the disk can still record its end.
+    The file has preallocated blocks, so a run that fills the disk can still record its end. Times
+    are not affected by changes of the wall clock after the log was opened.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -182,10 +185,16 @@ class EventLog:
         self._fifo = open_fifo(notification_fifo(workspace))
         self._allocated = 0
         self._cut = False
+        self._opened = datetime.now(UTC), _steady_seconds()
+
+    def now(self) -> datetime:
+        """Return the time of the wall clock, as it was set when the log was opened."""
+        wall, seconds = self._opened
+        return wall + timedelta(seconds=_steady_seconds() - seconds)
 
     def write(self, event: str, **members: Any) -> None:
         """Append one record. `members` are JSON values. Never raises OSError."""
-        record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
+        record = {"time": self.now().isoformat(timespec="microseconds"), "event": event, **members}
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
         line = text.encode(errors="replace") + b"\n"
         try:
@@ -443,7 +452,7 @@ def close_tasks(
     """Record CANCELED for every attempt in `states`, because its process is gone."""
     for task in last_tasks(records).values():
         if task.state in states:
-            ended = now() if task.started else None
+            ended = event_log.now() if task.started else None
             event_log.task(replace(task, state=TaskState.CANCELED, ended=ended))
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from wesemu.engines.attempt import Attempt, TaskProcess, Usage
-from wesemu.engines.event_log import EventLog, now
+from wesemu.engines.event_log import EventLog
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
 from wesemu.engines.processes import identify, terminate_group
 from wesemu.runs.model import DETAIL_PATHS, JsonObject, Resources, TaskDetails, TaskLog, TaskState
@@ -233,7 +233,7 @@ class TaskRecorder:
     def ready(self, task_id: int | str) -> None:
         """Note that a task could start now, apart from its lease."""
         with self.lock:
-            self._ready[task_id] = now()
+            self._ready[task_id] = self.event_log.now()
 
     def queue(self, facts: TaskFacts) -> None:
         """Record that the next attempt of a task waits."""
@@ -247,7 +247,9 @@ class TaskRecorder:
             task = self.next_attempt(facts, TaskState.RUNNING)
             if lease is not None:
                 task = replace(task, details=_with_lease(task.details, lease))
-            attempt = self._running[facts.id] = Attempt(self._workspace, task, lease)
+            attempt = self._running[facts.id] = Attempt(
+                self._workspace, task, self.event_log.now, lease
+            )
             self.event_log.task(attempt.task, key=facts.key)
             return attempt
 

@@ -44,6 +44,10 @@ class Clock(Protocol):
         """Return when `now()` is `timestamp` or later."""
         ...
 
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, also if the clock is set back meanwhile."""
+        ...
+
 
 class WallClock:
     """The clock of this machine."""
@@ -57,6 +61,9 @@ class WallClock:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, _CHECK_SECONDS))
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 class ManualClock:
@@ -72,6 +79,9 @@ class ManualClock:
     async def wait_until(self, timestamp: datetime) -> None:
         while self._now < timestamp:
             await self._moved.wait()
+
+    async def sleep(self, seconds: float) -> None:
+        await self.wait_until(self._now + timedelta(seconds=seconds))
 
     def advance(self, step: timedelta) -> None:
         self._now += step
@@ -161,6 +171,9 @@ class EmulatedClock:
                 await changed.wait()
             else:
                 await _first(changed, self._wall, due)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.wait_until(self.now() + timedelta(seconds=seconds))
 
     def not_before(self, timestamp: datetime) -> None:
         """Go on from `timestamp`, the latest time that a run has stored, if it is not over."""

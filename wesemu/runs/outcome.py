@@ -102,10 +102,13 @@ def cancel_open_tasks(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
 
 
 def real_seconds(tasks: Sequence[TaskLog]) -> float | None:
-    """Return the seconds from the first start to the last end of a task; None without tasks."""
+    """Return the seconds from the first start to the last end of a task; None without tasks.
+
+    0 if the wall clock was set back between two launches.
+    """
     started = [task.started for task in tasks if task.started is not None]
     ended = [task.ended for task in tasks if task.ended is not None]
-    return (max(ended) - min(started)).total_seconds() if started and ended else None
+    return max((max(ended) - min(started)).total_seconds(), 0.0) if started and ended else None
 
 
 class FailAtTask:

@@ -174,7 +174,7 @@ class Callbacks:
             if len(self._sending) >= _AT_ONCE:
                 return None
             left = message.due - self._now()
-            if 0 < left <= max(self._delays):  # more: the clock was set back
+            if 0 < left <= self._delays[message.attempts - 1]:  # more: the clock was set back
                 return message.due
             task = asyncio.create_task(
                 self._send(session, message), name=f"callback {message.number}"

@@ -4,8 +4,9 @@ import os
 import resource
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,22 @@ def test_records_become_the_events_of_the_port(workspace: Workspace) -> None:
         Progress(1, 7),
         EngineError(failure),
     ]
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)])
+def test_times_do_not_jump_with_the_clock(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, jump: timedelta
+) -> None:
+    class SetClock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + jump
+
+    journal = EventLog(workspace)
+    before = journal.now()
+    monkeypatch.setattr(events, "datetime", SetClock)
+    assert timedelta() <= journal.now() - before < timedelta(hours=1)
+    journal.close()
 
 
 def test_no_task_ends_before_its_start_when_the_clock_is_set_back(workspace: Workspace) -> None:

@@ -70,6 +70,14 @@ def test_users_of_services_wait_for_files_by_wait_for_files() -> None:
     assert "f for f in self.input if self.is_pipe_or_service_input(f)" in source
 
 
+def test_times_of_outputs_are_checked_by_check_output_mtime() -> None:
+    dag, files = import_module("snakemake.dag").DAG, import_module("snakemake.io")
+    assert parameters(dag.check_output_mtime) == ["self", "job", "expanded_output"]
+    source = inspect.getsource(dag.check_and_touch_output)
+    assert "await self.check_output_mtime(job, expanded_output)" in source
+    assert parameters(files._IOFile.touch) == ["self", "times"]
+
+
 def test_scheduler_constructs_the_executor_of_a_plugin_and_notifies_it() -> None:
     scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
     source = inspect.getsource(scheduler.__init__)

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from wesemu.runs.model import RunState, TaskLog, TaskState
-from wesemu.runs.outcome import cancel_open_tasks, fault
+from wesemu.runs.outcome import cancel_open_tasks, fault, real_seconds
 
 
 def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
@@ -25,3 +26,12 @@ def test_open_tasks_are_canceled_and_never_end_before_their_start() -> None:
         closed = cancel_open_tasks([waiting, running], now)
         assert [task.ended for task in closed] == [None, ended]
         assert {task.state for task in closed} == {TaskState.CANCELED}
+
+
+def test_a_run_takes_no_negative_time_when_the_clock_is_set_back() -> None:
+    start, hour = datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1)
+    first = TaskLog(id="1", name="a", state=TaskState.CANCELED, started=start)
+    again = TaskLog(id="2", name="b", state=TaskState.COMPLETE, ended=start - hour)
+    assert real_seconds([first, again]) == 0
+    assert real_seconds([first, replace(again, ended=start + hour)]) == 3600
+    assert real_seconds([first]) is None

@@ -32,6 +32,7 @@ INSTALLED = version("snakemake")
 """Read at import time, because engines must not block the running server."""
 
 _SERVICE_SECONDS = 60
+_LATER_SECONDS = 0.001
 GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
 """Resource names with which rules request GPUs."""
 
@@ -145,6 +146,7 @@ def install(watcher: Watcher) -> None:
     keep_signals()
     _hook_shell(watcher)
     _hook_services(watcher)
+    accept_times_of_inputs()
 
 
 def inner_arguments(command: str) -> tuple[str, list[str]] | None:
@@ -214,6 +216,28 @@ def _await_services(paths: Iterable[str], watcher: Watcher) -> None:
     while not all(Path(path).exists() for path in paths) and watcher.pause(1):
         if time.monotonic() > deadline:
             return
+
+
+def accept_times_of_inputs() -> None:
+    """Give an output that is older than an input of its job a time after that of the input.
+
+    An input can have a time in the future: another machine wrote it, or the clock was set back
+    since. Snakemake refuses the outputs then, after the job, and would run the job again.
+    """
+
+    async def check_output_mtime(dag: Any, job: Any, outputs: Iterable[Any]) -> None:
+        inputs = [await _modified(path) for path in job.input if await path.exists_local()]
+        newest = max(inputs, default=0.0)
+        for output in outputs:
+            if await output.exists_local() and await _modified(output) < newest:
+                output.touch((newest + _LATER_SECONDS, newest + _LATER_SECONDS))
+
+    import_module("snakemake.dag").DAG.check_output_mtime = check_output_mtime
+
+
+async def _modified(path: Any) -> float:
+    modified = await path.mtime_uncached(skip_storage=True)
+    return float(modified.local())
 
 
 def planned(dag: Any) -> list[JobFacts]:

@@ -451,6 +451,7 @@ def _run_python(context: RunContext, spec: LaunchSpec, request: Message) -> int:
     os.chdir(request["directory"])
     os.environ.update(request["environment"])
     hooks.keep_signals()
+    hooks.accept_times_of_inputs()
     try:
         import_module("snakemake.cli").main(request["arguments"])
     except SystemExit as ended:
