@@ -5,6 +5,7 @@ checked before the first run is sent: first here, then by a dry run of every sam
 """
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,11 +53,12 @@ def read_sheet(file: Path) -> dict[str, list[SheetLane]]:
     Raise CommandRefused, which lists all errors with their lines.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = csv.DictReader(text, skipinitialspace=True, delimiter=_delimiter(text))
-            columns = [(name or "").strip() for name in rows.fieldnames or ()]
-            rows.fieldnames = columns
-            samples, errors = _read_rows(columns, [(rows.line_num, row) for row in rows])
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            text = io.StringIO(opened.read(), newline="")  # a pipe cannot be read twice
+        rows = csv.DictReader(text, skipinitialspace=True, delimiter=_delimiter(text))
+        columns = [(name or "").strip() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        samples, errors = _read_rows(columns, [(rows.line_num, row) for row in rows])
     except UnicodeDecodeError as error:
         reason = "it is not UTF-8 text; save it as a CSV file in UTF-8"
         raise _refused(file, [reason]) from error

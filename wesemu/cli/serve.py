@@ -407,7 +407,7 @@ def _listen_on_path(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o177)
     try:
-        if path.is_socket() and not _answers(path):
+        if path.is_socket() and not _is_in_use(path):
             path.unlink()
         listening.bind(str(path))
     except OSError as error:
@@ -421,12 +421,15 @@ def _listen_on_path(path: Path) -> socket.socket:
     return listening
 
 
-def _answers(path: Path) -> bool:
+def _is_in_use(path: Path) -> bool:
+    """Whether a program listens on the unix socket, perhaps of another user or type."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             client.connect(str(path))
-        except OSError:
+        except ConnectionRefusedError:
             return False
+        except OSError:
+            return True
     return True
 
 

@@ -1,5 +1,6 @@
 """Files of parameters and sample sheets, as editors, spreadsheets and other programs write them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,14 @@ def test_sheets_that_cannot_be_understood_are_refused(
 ) -> None:
     with pytest.raises(CommandRefused, match=reason):
         read_sheet(written(tmp_path, content))
+
+
+def test_a_sheet_may_come_through_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"sample,fastq_1,fastq_2\ns1,a,b\n")
+    os.close(writer)
+    assert read_sheet(Path(f"/dev/fd/{reader}")) == {"s1": [SheetLane("a", "b")]}
+    os.close(reader)
 
 
 def test_a_folder_is_no_sheet(tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ async def test_a_script_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypat
         os.killpg(int(begun.suffix[1:]), 0)
 
 
+def test_a_socket_of_another_type_stays(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind("log")
+        with pytest.raises(CommandRefused, match="the path is in use"):
+            listen(Settings(socket=Path("log")))
+        assert Path("log").is_socket()
+
+
 def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 120)
     with pytest.raises(CommandRefused, match="too long for a unix socket") as refused:
