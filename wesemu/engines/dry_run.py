@@ -70,7 +70,7 @@ class DryRuns:
                 process = await asyncio.shield(starting)
             except asyncio.CancelledError:
                 with suppress(EngineFault):
-                    await asyncio.to_thread(_end, (await starting).pid, workspace.root)
+                    await _end_process(await starting, workspace.root)
                 raise
             try:
                 async with asyncio.timeout(self._seconds):
@@ -82,8 +82,7 @@ class DryRuns:
                     field="workflow_url",
                 ) from error
             finally:
-                await asyncio.to_thread(_end, process.pid, workspace.root)
-                await process.wait()
+                await _end_process(process, workspace.root)
         return await asyncio.to_thread(_read, workspace)
 
     async def _start(self, workspace: Workspace, sandbox: Sandbox | None) -> PlanProcess:
@@ -159,6 +158,11 @@ def write_graph(workspace: Workspace, graph: Graph) -> None:
 def write_failure(workspace: Workspace, failure: RunFailure) -> None:
     """Write why planning failed (called in the process)."""
     write_json(_file(workspace), {"failure": asdict(failure)}, durable=False)
+
+
+async def _end_process(process: PlanProcess, root: Path) -> None:
+    await asyncio.to_thread(_end, process.pid, root)
+    await process.wait()
 
 
 def _end(pid: int, root: Path) -> None:

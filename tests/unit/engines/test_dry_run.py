@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.engine_runs import THREE_RULES, make_job, until
 from unit.engines.test_cwl_engine import TWO_STEPS
 from unit.engines.test_wdl_engine import TWO_TASKS
 
-from wesemu.engines.dry_run import DryRuns
+from wesemu.engines.dry_run import ColdPlan, DryRuns
 from wesemu.engines.launch_spec import launch_spec, launch_spec_file, write_spec
 from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
 from wesemu.engines.processes import identify, marked
@@ -136,6 +137,27 @@ async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(
         await planning
     assert await asyncio.to_thread(identify, daemon) is None
     assert await asyncio.to_thread(marked, job.workspace.root) == []
+
+
+async def test_a_process_that_starts_during_a_cancel_is_ended_and_reaped(tmp_path: Path) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    command = ["sleep", "600"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    async def fork(root: Path) -> ColdPlan:
+        begun.set()
+        await go_on.wait()
+        return ColdPlan(process)
+
+    dry_runs = DryRuns(sys.executable, {}, fork=fork)
+    planning = asyncio.create_task(dry_runs.perform(Workspace(tmp_path)))
+    await begun.wait()
+    planning.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await planning
+    assert process.stdin is not None
+    assert (process.returncode, process.stdin.closed) == (-signal.SIGKILL, True)
 
 
 async def test_planning_is_given_a_time(tmp_path: Path) -> None:
