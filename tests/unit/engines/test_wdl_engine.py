@@ -1,5 +1,6 @@
 """Real miniwdl runs through the engine."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 from support.library_engines import WDL, needs_miniwdl, play
 from support.library_engines import make_job as make_any_job
+from support.waiting import soon
 
 from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.library_engine import WdlEngine
@@ -439,3 +441,29 @@ async def test_a_failure_names_why_the_image_is_missing(
     assert re.match(message, failure.message), failure
     assert re.search(advice, failure.hint or ""), failure
     await engine.close()
+
+
+@pytest.fixture
+def slow_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path]:
+    """Return images, and a FIFO: the tool finds the image `slow` after a line in it."""
+    from wesemu.engines.wdl.backend import Images
+
+    os.mkfifo(gate := tmp_path / "gate")
+    (tool := tmp_path / "podman").write_text(f'#!/bin/sh\n[ "$3" != slow ] || read line < {gate}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return Images("podman"), gate
+
+
+async def test_images_do_not_wait_for_another_one(slow_image: tuple[Any, Path]) -> None:
+    images, gate = slow_image
+    slow = asyncio.create_task(asyncio.to_thread(images.obtain, "slow"))
+    release = await asyncio.to_thread(gate.open, "w")  # when the tool looks for the image
+    try:
+        async with soon():
+            assert await asyncio.to_thread(images.obtain, "other") is None
+        assert not slow.done()
+        await asyncio.to_thread(release.write, "\n")
+    finally:
+        await asyncio.to_thread(release.close)
+    assert await slow is None

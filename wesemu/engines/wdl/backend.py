@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -79,11 +80,15 @@ def _input_value(name: str, task: Any, inputs: Any) -> Any:
 
 
 class Images:
-    """Images of one container tool. Thread-safe; looks for each image once."""
+    """Images of one container tool. Thread-safe; looks for each image once.
+
+    Tasks with other images do not wait for a slow pull.
+    """
 
     def __init__(self, tool: ContainerTool) -> None:
         self._tool = tool
-        self._lock = threading.Lock()
+        self._locks = defaultdict[str, threading.Lock](threading.Lock)
+        self._locks_lock = threading.Lock()
         self._known = dict[str, str | None]()
 
     def obtain(self, image: str) -> str | None:
@@ -91,7 +96,9 @@ class Images:
 
         Does nothing for apptainer, which fetches an image on its first use.
         """
-        with self._lock:
+        with self._locks_lock:
+            lock = self._locks[image]
+        with lock:
             if image not in self._known:
                 self._known[image] = self._fetch(image)
             return self._known[image]
