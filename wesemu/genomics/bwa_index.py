@@ -62,7 +62,7 @@ _BYTES_OF_BWA_MEM3, _MORE_OF_BWA_MEM3 = 3.1, 300_000_000
 
 _SUFFIX_ARRAY_INTERVAL = 32
 # SAM specification 1.2.1, without the characters that bcftools and region strings cannot handle
-_CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+_CONTIG_NAME = re.compile(r"[0-9A-Za-z!$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 
 
 class Contig(NamedTuple):
@@ -158,14 +158,17 @@ def indexing_memory_mb(indexer: str, size: int) -> int:
 
 
 def check_names(names: Iterable[str], file: str) -> None:
-    """Raise `InputError` for names that are not allowed in SAM (and bcftools), or occur twice."""
+    """Raise `InputError` for names that are not allowed in SAM, or occur twice.
+
+    SAM allows a # at the start, but such lines are comments in VCF and BED files.
+    """
     seen: dict[str, int] = {}
     for record, name in enumerate(names, 1):
         if not _CONTIG_NAME.fullmatch(name):
             raise InputError(
-                f"{file}: the sequence name {name!r} (number {record}) is not allowed in SAM and "
-                "would end in an empty VCF. Rename it: no commas, brackets, quotes or "
-                "backslashes, and no * or = at the start.",
+                f"{file}: the sequence name {name!r} (number {record}) is not allowed in SAM "
+                "and VCF: its variants would be lost. Rename it: no commas, brackets, quotes or "
+                "backslashes, and no *, = or # at the start.",
                 file=file,
                 record=record,
             )

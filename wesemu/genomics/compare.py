@@ -269,7 +269,7 @@ def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
     """
     intervals: dict[str, list[tuple[int, int]]] = {}
     for number, line in read_lines(path):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
+        if not line.strip() or line.startswith("#") or line.split()[0] in ("track", "browser"):
             continue
         try:
             contig, start, end = line.split()[:3]

@@ -85,14 +85,10 @@ def summarize_mapping(
             "properly_paired_percent": _percent(passed["properly paired"], reads),
             "supplementary": passed["supplementary"],
             "mapping_quality_0": int(numbers["reads MQ0"]),
-            "mismatch_rate": numbers["error rate"],
+            "mismatch_rate": numbers["error rate"] if passed["primary mapped"] else None,
         },
         "duplicates": None if markdup is None else _duplicates(markdup, libraries),
-        "insert_size": {
-            "mean": numbers["insert size average"],
-            "median": _median_insert(sections["IS"]),
-            "standard_deviation": numbers["insert size standard deviation"],
-        },
+        "insert_size": _insert_size(sections["IS"], numbers),
         "coverage": _coverage(sections["COV"], genome),
     }
     warnings = [*_mapping_warnings(summary), *_lane_warnings(counts.get("lanes", []))]
@@ -108,6 +104,16 @@ def _duplicates(markdup: Mapping[str, int], libraries: int) -> Summary:
         "percent": _percent(markdup["DUPLICATE TOTAL"], markdup["EXAMINED"]),
         "optical": optical,
         "estimated_library_size": size or None,
+    }
+
+
+def _insert_size(rows: Sequence[Sequence[str]], numbers: Mapping[str, float]) -> Summary:
+    """Return null for all figures without a pair, for which samtools writes 0."""
+    median = _median_insert(rows)
+    return {
+        "mean": None if median is None else numbers["insert size average"],
+        "median": median,
+        "standard_deviation": None if median is None else numbers["insert size standard deviation"],
     }
 
 

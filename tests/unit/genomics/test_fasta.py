@@ -175,6 +175,7 @@ def test_every_iupac_letter_is_kept(path):
         (b">\nACGT\n", "has no name"),
         (b">a\nACGT\n>b\nA\n>a\nACGT\n", r"'a' \(numbers 1 and 3\)"),
         (b">a,b\nACGT\n", "not allowed in SAM"),
+        (b">#1\nACGT\n", "no .*# at the start"),
         (b">\xc3\xa9\nACGT\n", "not allowed in SAM"),
         (b"BAM\x01", "a BAM file"),
         (b"\xff\xfe>\x00a\x00", "binary data"),

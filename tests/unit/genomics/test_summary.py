@@ -107,6 +107,15 @@ def test_odd_figures_are_warned_of(stats, odd, words):
     assert warning.startswith(words)
 
 
+def test_without_a_mapped_pair_there_is_no_insert_size(stats):
+    """samtools writes 0 in its place."""
+    lines = [line for line in STATS.splitlines() if not line.startswith("IS\t")]
+    stats.write_text("\n".join(lines) + "\n")
+    summary = summarize(stats, mapped=0, proper=0, duplicates=0)
+    assert set(summary["insert_size"].values()) == {None}
+    assert summary["alignment"]["mismatch_rate"] is None
+
+
 def test_bgzip_data_that_may_be_cut_is_warned_of(stats, tmp_path):
     """Cut between two blocks and between two reads: nothing else shows it."""
     files = [tmp_path / "a_1.fq.gz", tmp_path / "a_2.fq.gz"]
