@@ -146,6 +146,9 @@ async def test_a_download_replaces_no_other_files(wesemu, workflow, tmp_path) ->
     run_id = await submitted(wesemu, workflow)
     file = tmp_path / "out" / "hello.txt"
     verb = ("outputs", run_id, "--download", str(tmp_path))
+    (tmp_path / "file").touch()
+    status, _, err = await wesemu(*verb[:3], str(tmp_path / "file"))
+    assert (status, "file is a file; name a folder" in err) == (ExitStatus.REFUSED, True)
     assert (await wesemu(*verb))[:2] == (0, f"{file}\n")
     assert (await wesemu(*verb))[:2] == (0, f"{file}\n")  # its content is the result's
     file.write_text("my own")

@@ -173,7 +173,9 @@ def reset(
     print_note(f"removed {runs} {'run' if runs == 1 else 'runs'}")
 
 
-SnapshotFile = Annotated[Path, path_argument(metavar="FILE", show_default=False)]
+SnapshotFile = Annotated[
+    Path, path_argument(metavar="FILE", help="File of the snapshot.", show_default=False)
+]
 
 
 def save_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
@@ -355,7 +357,9 @@ def fault_from_flags(
     if others or not fitting:
         flags = [f"--{name.replace('_', '-')}" for name in (of_runs if is_run else of_calls)]
         raise CommandRefused(
-            f"give at least one flag for {operation}, only of: {', '.join(flags)}", ExitStatus.USAGE
+            f"a fault for {operation} needs one or more of these flags, and no others: "
+            f"{', '.join(flags)}",
+            ExitStatus.USAGE,
         )
     if is_run:
         return {"next_run": runs, "times": times}

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from wesemu import __version__
 from wesemu.cli import (
@@ -28,6 +29,7 @@ from wesemu.cli.output import (
     status_of,
 )
 from wesemu.errors import WesemuError
+from wesemu.util.text import validation_reason
 
 _HELP = (
     "A local emulator of GA4GH WES and Alibaba Cloud Genomics Service that runs real tools.\n\n"
@@ -40,6 +42,7 @@ def build() -> typer.Typer:
     """Return the typer application with all verbs."""
     app = typer.Typer(
         name="wesemu",
+        cls=_Verbs,
         help=_HELP,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -87,6 +90,21 @@ def execute(arguments: Sequence[str] | None = None) -> None:
         sys.exit(ExitStatus.MACHINE)
 
 
+class _Verbs(TyperGroup):
+    """All verbs. A value of the wrong type is reported in the words of all other errors: typer
+    passes pydantic's text on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = " ".join(validation_reason(error.__cause__)).strip()
+            raise
+
+
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """click's class, or typer's own copy of it; `typer.BadParameter` is the only public subclass."""
 
@@ -100,7 +118,8 @@ def _execute_in_script(arguments: Sequence[str] | None) -> None:
         if message:  # without one, typer has printed the help already
             # typer's parser names no verb if an option has no value, or one too many
             verb = error.ctx.command_path if error.ctx is not None else "wesemu"
-            print_note(f"wesemu: {message.rstrip('.')}; see '{verb} --help'")
+            end = " See" if message.endswith("?") else "; see"
+            print_note(f"wesemu: {message.rstrip('.')}{end} '{verb} --help'")
         sys.exit(ExitStatus.USAGE)
     except typer.Abort:
         sys.exit(ExitStatus.FAILED)

@@ -5,7 +5,7 @@ Flags take precedence over environment variables, wesemu.toml and defaults, in t
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from wesemu.settings import Settings
+    from wesemu.settings.describe import SettingDescription
 
 DEFAULT_FILE = Path("wesemu.toml")
 
@@ -76,7 +77,10 @@ def load_settings(**flags: object) -> "Settings":
     from wesemu.settings import settings_from, unknown_variables
 
     for name in unknown_variables():
-        print_note(f"wesemu: the environment variable {name} is not a setting and is ignored")
+        guess = _similar(name, (each.variable for each in _descriptions()))
+        print_note(
+            f"wesemu: the environment variable {name} is not a setting and is ignored{guess}"
+        )
     file = configuration_file()
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -101,6 +105,8 @@ def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file:
 
     lines, content = [], read_file(file)
     for key, reason in validation_reasons(error).items():
+        if reason.startswith(_UNKNOWN) and (guess := _similar(key, _keys())):
+            reason = f"{_UNKNOWN}{guess}"
         source = source_of(key, flags, file, content)
         named = source.startswith("--") and "." not in key
         lines.append(
@@ -109,6 +115,27 @@ def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file:
     return (
         lines[0] if len(lines) == 1 else "\n  ".join((f"{len(lines)} settings are wrong:", *lines))
     )
+
+
+_UNKNOWN = "is not known"
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" with the most similar known name, or ""."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _descriptions() -> "Iterator[SettingDescription]":
+    from wesemu.settings.describe import groups
+
+    return (each for group in groups() for each in group.settings)
+
+
+def _keys() -> list[str]:
+    return [each.key for each in _descriptions()]
 
 
 def source_of(key: str, flags: Mapping[str, object], file: Path, content: Mapping[str, Any]) -> str:
@@ -157,20 +184,21 @@ def show(
     """Show all settings, and whether a variable or the file sets them. Secrets are hidden."""
     from wesemu.cli.output import print_json, print_table
     from wesemu.settings import read_file
-    from wesemu.settings.describe import groups
 
     settings = load_settings()
     file = configuration_file()
     rows, content = [], read_file(file)
-    for setting in (each for group in groups() for each in group.settings):
+    for setting in _descriptions():
         value = _value_of(settings, setting.key)
         source = _short_source(setting.key, file, content)
         if value is not None and not (changed and source == "default"):
             rows.append((setting.key, value, source))
     if as_json:
         print_json([{"key": key, "value": value, "from": source} for key, value, source in rows])
-    else:
+    elif rows:
         print_table(("SETTING", "VALUE", "FROM"), rows)
+    else:
+        print_note("all settings have their defaults")
 
 
 def init(
@@ -194,13 +222,13 @@ def explain(
     """Explain a setting: its meaning, values, default, current value, and variable."""
     from wesemu.cli.output import print_result
     from wesemu.settings import read_file
-    from wesemu.settings.describe import SettingDescription, find, groups
+    from wesemu.settings.describe import SettingDescription, find
 
     found = find(key)
     if found is None:
-        known = [setting.key for group in groups() for setting in group.settings]
-        close = [each for each in known if key in each][:5]
-        hint = f"; there is {', '.join(close)}" if close else "; 'wesemu config show' lists all"
+        close = [each for each in _keys() if key in each][:5]
+        hint = f"; there is {', '.join(close)}" if close else _similar(key, _keys())
+        hint = hint or "; 'wesemu config show' lists all"
         raise CommandRefused(f"there is no setting {key!r}{hint}", ExitStatus.USAGE)
     if not isinstance(found, SettingDescription):
         print_result(f"{found.name}: {found.meaning}")

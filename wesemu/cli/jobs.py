@@ -254,7 +254,11 @@ def crate(
     output: Annotated[
         Path,
         path_option(
-            "--output", "-o", help="ZIP file to write, or its folder.", show_default="JOB.crate.zip"
+            "--output",
+            "-o",
+            help="ZIP file to write, or its folder.",
+            show_default="JOB.crate.zip",
+            metavar="FILE",
         ),
     ] = Path(),
     outputs: Annotated[

@@ -161,6 +161,8 @@ async def download_outputs(
     with other content exists, unless `overwrite`; InvalidRequest for a name that leads out of the
     folder.
     """
+    if await asyncio.to_thread(folder.is_file):
+        raise CommandRefused(f"{folder} is a file; name a folder with --download")
     files = _local_files(run, folder)
     for output, file in await asyncio.to_thread(_to_download, files, overwrite=overwrite):
         await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)

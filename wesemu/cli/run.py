@@ -14,14 +14,10 @@ if TYPE_CHECKING:
 
 
 _DEFAULT_REFERENCE = "hg19"
+_FIRST = "Key of the first mates' FASTQ, or of a folder of lanes."
+_SECOND = "Key of the second mates' FASTQ, or the same folder."
 
 Bucket = Annotated[str, typer.Option(help="Bucket of the reads and the results.")]
-FirstReads = Annotated[
-    str, typer.Option(help="Key of the first mates' FASTQ, or of a folder of lanes.", metavar="KEY")
-]
-SecondReads = Annotated[
-    str, typer.Option(help="Key of the second mates' FASTQ, or the same folder.", metavar="KEY")
-]
 Reference = Annotated[
     str | None,
     typer.Option(
@@ -79,8 +75,8 @@ def register(app: typer.Typer) -> None:
 
 def mapping(
     bucket: Bucket,
-    fastq1: FirstReads,
-    fastq2: SecondReads,
+    fastq1: Annotated[str, typer.Option(help=_FIRST, metavar="KEY")],
+    fastq2: Annotated[str, typer.Option(help=_SECOND, metavar="KEY")],
     output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
     reference: Reference = None,
     markdup: Annotated[
@@ -118,8 +114,12 @@ def mapping(
 
 def wgs(
     bucket: Bucket,
-    fastq1: FirstReads | None = None,
-    fastq2: SecondReads | None = None,
+    fastq1: Annotated[
+        str | None, typer.Option(help=f"{_FIRST} Required without --samples.", metavar="KEY")
+    ] = None,
+    fastq2: Annotated[
+        str | None, typer.Option(help=f"{_SECOND} Required without --samples.", metavar="KEY")
+    ] = None,
     output_vcf: Annotated[
         str | None,
         typer.Option(

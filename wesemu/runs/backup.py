@@ -74,7 +74,7 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
     """
     if data.root.exists() and any(data.root.iterdir()):
         raise SystemFault(
-            f"{data.root} is not empty; restore into a new directory and move it afterwards"
+            f"{data.root} is not empty; restore into a new directory with --data, then move it"
         )
     with gzip.open(file) as stream, disk_named(data.root):
         data.make_root()

@@ -50,6 +50,22 @@ def test_a_wrong_flag_is_a_usage_error(wesemu) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--port", "abc"], "'--port': must be a whole number, not 'abc'; see '"),
+        (["list", "--limit", "0"], "'--limit': must be 1 or more, not '0'; see '"),
+        (["clock", "speed", "fast"], "'SPEED': must be a number, not 'fast'; see '"),
+        (["submit", "a", "--type", "x"], "'--type': 'x' is not one of 'smk', 'cwl', 'wdl'; see '"),
+        (["sevre"], "No such command 'sevre'. Did you mean 'serve'? See 'wesemu --help'"),
+    ],
+)
+def test_a_wrong_value_is_one_line_in_plain_words(wesemu, arguments, message: str) -> None:
+    ended = wesemu(*arguments)
+    assert (ended.status, ended.err.count("\n")) == (ExitStatus.USAGE, 1)
+    assert message in ended.err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [["list"], ["get", "x"], ["logs", "x"], ["cancel", "x"], ["remove", "x"]],
     ids=lambda arguments: arguments[0],

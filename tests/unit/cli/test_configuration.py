@@ -105,6 +105,19 @@ def test_explain_tells_everything_about_a_setting(wesemu, monkeypatch) -> None:
     assert "node.memory_mb:" in wesemu("config", "explain", "node").out
     ended = wesemu("config", "explain", "cores")
     assert (ended.status, "there is node.cores" in ended.err) == (ExitStatus.USAGE, True)
+    assert "did you mean node.cores?" in wesemu("config", "explain", "node.crores").err
+
+
+def test_a_misspelled_setting_is_named_with_the_right_one(wesemu) -> None:
+    Path("wesemu.toml").write_text("[node]\ncrores = 3\n")
+    assert "node.crores: is not known; did you mean node.cores?" in wesemu("config", "show").err
+
+
+def test_without_changed_settings_a_line_says_so(wesemu) -> None:
+    ended = wesemu("config", "show", "--changed")
+    assert (ended.status, ended.out) == (0, "")
+    assert "all settings have their defaults" in ended.err
+    assert json.loads(wesemu("config", "show", "--changed", "--json").out) == []
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_an_unknown_variable_is_warned_about(wesemu, data: Path, monkeypatch) ->
     monkeypatch.setenv("WESEMU_PROT", "80")
     ended = wesemu("bucket", "ls", "--data", data)
     assert ended.status == 0
-    assert "WESEMU_PROT" in ended.err
+    assert "WESEMU_PROT is not a setting and is ignored; did you mean WESEMU_PORT?" in ended.err
 
 
 def test_a_reference_gets_the_index_of_another_mapper(wesemu, tmp_path: Path, data: Path) -> None:
