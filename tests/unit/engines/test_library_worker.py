@@ -78,6 +78,19 @@ def test_index_lies_beside_its_file_and_literals_are_written(tmp_path: Path) -> 
     assert (tmp_path / "work/out/note.txt").read_text() == "by an expression"
 
 
+def test_an_index_has_the_name_of_its_file_among_files_of_one_name(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    bams = []
+    for number in (1, 2):
+        bam = make_file(workspace, f"{number}/a.bam", f"{number}")
+        beside = ("a.bam.bai", "a.dict", "md5")
+        bam["secondaryFiles"] = [make_file(workspace, f"{number}/{each}", "") for each in beside]
+        bams.append(bam)
+    files = keep_outputs(workspace, {"bams": bams}).files
+    assert files[:4] == ["out/a.bam", "out/a.bam.bai", "out/a.dict", "out/md5"]
+    assert files[4:8] == ["out/a_2.bam", "out/a_2.bam.bai", "out/a_2.dict", "out/md5_2"]
+
+
 def test_directory_is_all_its_files(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     make_file(workspace, "1/folder/deep/a.txt", "a")

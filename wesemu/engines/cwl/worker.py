@@ -71,7 +71,8 @@ class _OutputStager:
             self._verify(file, kept)
         entry = self._described(file, name, kept)
         if file.get("secondaryFiles"):
-            entry["secondaryFiles"] = self._value(file["secondaryFiles"], folder)
+            beside = [_beside(each, file, name) for each in file["secondaryFiles"]]
+            entry["secondaryFiles"] = self._value(beside, folder)
         return entry
 
     def _keep(self, file: Mapping[str, Any], name: PurePosixPath) -> KeptOutput | None:
@@ -154,6 +155,20 @@ class _OutputStager:
             name = folder / f"{stem}_{number}{suffix}"
         self._taken[name] = identity
         return name
+
+
+def _beside(
+    item: Mapping[str, Any], file: Mapping[str, Any], name: PurePosixPath
+) -> Mapping[str, Any]:
+    """Return a secondary file with the name that fits `name`, the kept name of its file.
+
+    Programs find `a_2.bam.bai` and `a_2.dict` beside `a_2.bam`.
+    """
+    own, base = _basename(item), PurePosixPath(_basename(file))
+    for before, after in ((base.name, name.name), (base.stem, name.stem)):
+        if own.startswith(before):
+            return {**item, "basename": after + own.removeprefix(before)}
+    return item
 
 
 def _identity(item: Mapping[str, Any]) -> str:
