@@ -66,7 +66,7 @@ async def watch(client: AsyncClient, run_id: str, name: str) -> bool:
     """Show the progress of a run on stderr until it ends. Return whether it succeeded."""
     with progress_display() as progress:
         async for run in client.wes.follow(run_id):
-            progress.show(name, run.state, run.tasks_done, len(run.tasks), note=_promised_end(run))
+            progress.show(name, run.state, run.tasks_done, run.tasks_total, note=_promised_end(run))
     return _print_outcome(run, name)
 
 

@@ -172,7 +172,7 @@ class RunView:
         """Return the error of a wait that lasted `seconds`."""
         return TimeoutError(
             f"the run {self.id} has not ended after {seconds} s: {self.state}, "
-            f"{self.detail.tasks_done} of {len(self.tasks)} tasks are done"
+            f"{self.detail.tasks_done} of {self.detail.tasks_total} tasks are done"
         )
 
     def __repr__(self) -> str:

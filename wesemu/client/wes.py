@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,6 +29,7 @@ from wesemu.runs.run_figures import RunFigures, placement_of
 
 _ROOT = "/ga4gh/wes/v1"
 _PAGE = 1000
+_LATER_ATTEMPT = re.compile(r"\d+-(?!1$)\d+")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.4
 
 
@@ -129,6 +131,13 @@ class RunDetail:
     @property
     def placement(self) -> Placement | None:
         return placement_of(self.tags)
+
+    @property
+    def tasks_total(self) -> int:
+        """Number of tasks so far. The attempts of a task (ids `3-1` and `3-2`) count once."""
+        ids = [text(log, "id") for log in nested_list(self.raw, "task_logs")]
+        repeated = [each for each in ids if _LATER_ATTEMPT.fullmatch(each)]
+        return len(ids) - len(repeated)
 
     @property
     def tasks_done(self) -> int:

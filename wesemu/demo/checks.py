@@ -84,7 +84,7 @@ async def _run_request(
     send = _submit_ags if request.api == "ags" else _submit_wes
     run_id = await send(client, request, cuda)
     async for run in client.wes.follow(run_id):
-        show(request.name, run.state, run.tasks_done, len(run.tasks))
+        show(request.name, run.state, run.tasks_done, run.tasks_total)
     job = await client.ags.job(f"{request.workflow}-gpu-{run.handle}")
     return FinishedRequest(request, job, run)
 

@@ -149,7 +149,7 @@ async def run_selftest(
         tags={"project": "wesemu demo"},
     )
     async for run in client.wes.follow(run_id):
-        show(_NAME, run.state, run.tasks_done, len(run.tasks))
+        show(_NAME, run.state, run.tasks_done, run.tasks_total)
     for name, output in run.outputs.items():
         if name.endswith("gpu.json"):
             return SelfTestRun(run, json.loads(await client.wes.text(output.download_url)))
