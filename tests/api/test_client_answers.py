@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -34,6 +37,11 @@ ANSWERS = {
     ),
 }
 
+OPENSSL = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
+    "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem"
+)
+
 Operation = Callable[[AsyncClient, Path], Awaitable[object]]
 
 NEED_AN_ANSWER: dict[str, Operation] = {
@@ -62,7 +70,9 @@ ANY: dict[str, Operation] = {
 async def answering(aiohttp_server):
     """Return a function that starts a server with one answer for everything."""
 
-    async def start(text: str, *, seconds: float = 0.0) -> AsyncClient:
+    async def start(
+        text: str, *, seconds: float = 0.0, tls: ssl.SSLContext | None = None
+    ) -> AsyncClient:
         async def answer(request: web.Request) -> web.Response:
             await request.read()
             await asyncio.sleep(seconds)
@@ -70,7 +80,7 @@ async def answering(aiohttp_server):
 
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", answer)
-        return AsyncClient(str((await aiohttp_server(app)).make_url("/")))
+        return AsyncClient(str((await aiohttp_server(app, ssl=tls)).make_url("/")))
 
     return start
 
@@ -109,6 +119,23 @@ async def test_another_server_that_does_not_answer_is_named(answering) -> None:
     client = await answering("")
     with pytest.raises(ClientError, match=r"no server answers at http://127\.0\.0\.1:1, to which"):
         await client.wes.content("http://127.0.0.1:1/a.bam")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+async def test_a_certificate_of_an_unknown_authority_is_named(answering, tmp_path: Path) -> None:
+    await asyncio.to_thread(subprocess.run, OPENSSL.split(), cwd=tmp_path, check=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = (await answering("{}", tls=context)).server
+    client = AsyncClient(server.replace("127.0.0.1", "localhost"))
+    with pytest.raises(ClientError, match=r"certificate of https://localhost.* SSL_CERT_FILE"):
+        await client.control.info()
+
+
+async def test_a_server_without_tls_is_named(answering) -> None:
+    server = (await answering("")).server.replace("http://", "https://")
+    with pytest.raises(ClientError, match="no secure connection to https://"):
+        await AsyncClient(server).control.info()
 
 
 async def test_what_a_server_prepares_may_take_long(

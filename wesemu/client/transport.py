@@ -282,14 +282,10 @@ class Transport:
                     raise _error_of(response.status, await response.text(errors="replace"), url)
                 yield response
         except aiohttp.ClientConnectorError as error:
+            name = self._name
             if not is_own:
-                raise ClientError(
-                    f"no server answers at {url.origin()}, to which an answer of {self._name} leads"
-                ) from error
-            raise ClientError(
-                f"no server answers at {self._name}; start one with 'wesemu serve', or name "
-                "another with --server or WESEMU_SERVER"
-            ) from error
+                name = f"{url.origin()}, to which an answer of {self._name} leads"
+            raise ClientError(_connect_message(error, name)) from error
         except UnicodeError as error:  # of getaddrinfo
             raise ClientError(f"{self._name} redirects to an address that cannot be one") from error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -363,6 +359,24 @@ def server_url(server: str) -> URL:
     if url.scheme not in ("http", "https") or not url.host or not is_host(url.host):
         raise ClientError(f"{server!r} is not the address of a server; write http://HOST:PORT")
     return url
+
+
+def _connect_message(error: aiohttp.ClientConnectorError, name: str) -> str:
+    """Return why there is no connection to the server `name`, and what to do."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=reason):
+            detail = getattr(reason, "verify_message", "") or str(reason)
+            return (
+                f"the certificate of {name} is not valid: {detail}; if it is of an authority of "
+                "your own, set SSL_CERT_FILE to the authority's certificate"
+            )
+        case aiohttp.ClientSSLError():
+            return f"there is no secure connection to {name}; write http:// if it speaks no TLS"
+        case _:
+            return (
+                f"no server answers at {name}; start one with 'wesemu serve', or name another "
+                "with --server or WESEMU_SERVER"
+            )
 
 
 _API_PATH = re.compile(r"(/\d+\.\d+\.\d+)?/(ga4gh|gs|oss|ui|_wesemu)(/.*)?", re.DOTALL)
