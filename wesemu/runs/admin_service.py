@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wesemu.errors import EngineFault, RunNotFound
-from wesemu.runs.data_directory import is_run_directory
+from wesemu.runs.data_directory import run_directories
 from wesemu.runs.maintenance import delete_all
 from wesemu.runs.model import Run, RunId, RunState, TaskState, workflow_kind
 from wesemu.runs.notifications import ChangedRuns, RunNotifier
@@ -190,8 +190,4 @@ class AdminService:
 
 
 def _without_end(runs: Path) -> list[Path]:
-    return [
-        folder
-        for folder in runs.iterdir()
-        if is_run_directory(folder) and not Workspace(folder).state.is_file()
-    ]
+    return [each for each in run_directories(runs) if not Workspace(each).state.is_file()]

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from wesemu.errors import InvalidRequest, SystemFault
-from wesemu.runs.data_directory import DataDirectory, is_run_directory
+from wesemu.runs.data_directory import DataDirectory, run_directories
 from wesemu.runs.disk_full import disk_named
 from wesemu.runs.run_directory import replaceable
 from wesemu.util.text import os_reason
@@ -92,7 +92,7 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
                 raise InvalidRequest(f"{file} is not a complete backup: {reason}") from error
             for entry in sorted(staged.root.iterdir()):
                 entry.rename(data.root / entry.name)
-    return sum(is_run_directory(folder) for folder in data.runs.iterdir())
+    return len(run_directories(data.runs))
 
 
 def _unpack_all(stream: gzip.GzipFile, data: DataDirectory) -> None:
@@ -172,11 +172,10 @@ def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool, pa
             archive.add(data.root / name, name)
     archive.add(data.runs, "runs", recursive=False)
     runs = 0
-    for folder in sorted(data.runs.iterdir()):
-        if is_run_directory(folder):
-            runs += 1
-            for path in _run_files(folder):
-                _add(archive, path, Path("runs") / folder.name / path.relative_to(folder))
+    for folder in run_directories(data.runs):
+        runs += 1
+        for path in _run_files(folder):
+            _add(archive, path, Path("runs") / folder.name / path.relative_to(folder))
     for tree in [data.buckets, data.references] if buckets else []:
         for path in _below(tree):
             if path.name != partial.name or not path.samefile(partial):

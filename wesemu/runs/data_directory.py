@@ -129,8 +129,7 @@ class DataDirectory:
         """
         self.check(adopt=adopt)
         self.make_root()
-        for folder in (self.buckets, self.references, self.runs, self.cache):
-            folder.mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         mark = self.root / _MARK
         if not mark.exists():
             mark.write_text("wesemu keeps its data in this directory\n")
@@ -140,6 +139,11 @@ class DataDirectory:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self.root.mkdir(mode=0o700)
+
+    def make_folders(self) -> None:
+        """Create the folders that are missing: another program may remove them at any time."""
+        for folder in (self.buckets, self.references, self.runs, self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def clean_up(self) -> None:
         """Remove what an earlier server was receiving when it was killed. Needs the lock."""
@@ -229,6 +233,12 @@ class DataDirectory:
 def is_run_directory(folder: Path) -> bool:
     """Return whether `folder` is the directory of an accepted submission."""
     return _has_run_id(folder) and Workspace(folder).request.is_file()
+
+
+def run_directories(runs: Path) -> list[Path]:
+    """Return the directories of accepted submissions, by name; none if `runs` is missing."""
+    folders = sorted(runs.iterdir()) if runs.is_dir() else []
+    return [folder for folder in folders if is_run_directory(folder)]
 
 
 def is_own_entry(folder: Path) -> bool:

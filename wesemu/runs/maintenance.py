@@ -176,7 +176,7 @@ def delete_all(runs: Path, run_ids: Collection[str]) -> None:
     """Delete the directories of these runs, of runs that are not in the index, and drafts."""
     indexed = set(run_ids)
     foreign = []
-    for folder in sorted(runs.iterdir()):
+    for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
         if folder.name in indexed or is_own_entry(folder):
             delete(folder)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from wesemu.errors import RunActive, RunNotFound
-from wesemu.runs.data_directory import is_run_directory
+from wesemu.runs.data_directory import run_directories
 from wesemu.runs.maintenance import delete
 from wesemu.runs.model import RunId
 from wesemu.runs.run_directory import Workspace, tree_size
@@ -113,11 +113,7 @@ class Retention:
 def _ended_before(runs: Path, age: timedelta) -> list[Path]:
     """Return the directories of runs that ended at least `age` ago."""
     latest = time.time() - age.total_seconds()
-    return [
-        folder
-        for folder in sorted(runs.iterdir())
-        if is_run_directory(folder) and _ended(folder) <= latest
-    ]
+    return [folder for folder in run_directories(runs) if _ended(folder) <= latest]
 
 
 def _are_all_old(runs: Path, started: float, days: float) -> bool:
@@ -125,7 +121,7 @@ def _are_all_old(runs: Path, started: float, days: float) -> bool:
 
     Runs that ended after it say nothing, because the same clock gave them their time.
     """
-    ends = (_ended(folder) for folder in runs.iterdir() if is_run_directory(folder))
+    ends = map(_ended, run_directories(runs))
     ages = [started - end for end in ends if end < started]
     return bool(ages) and min(ages) >= timedelta(days=days).total_seconds()
 

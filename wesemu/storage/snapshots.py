@@ -26,7 +26,7 @@ from typing import IO, Any, BinaryIO
 from wesemu.errors import Conflict, InvalidRequest
 from wesemu.runs.backup import MTIME, add_entry, modified_ns
 from wesemu.runs.clock import END_OF_TIME, FASTEST
-from wesemu.runs.data_directory import DataDirectory, is_run_directory
+from wesemu.runs.data_directory import DataDirectory, is_run_directory, run_directories
 from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import Workspace, read_regular
@@ -144,8 +144,8 @@ def save(data: DataDirectory, marks: PathMarks, file: Path, state: SnapshotState
             "runs": state.runs,
         }
         _add_content(archive, _MANIFEST, json.dumps(manifest).encode(), mtime_ns=0)
-        for folder in sorted(data.runs.iterdir()):
-            if is_run_directory(folder) and Workspace(folder).state.is_file():
+        for folder in run_directories(data.runs):
+            if Workspace(folder).state.is_file():
                 counts["runs"] += 1
                 try:
                     _add_run(archive, folder, marks)

@@ -1,15 +1,18 @@
 """Old runs are removed on request, and by the setting `retention.days`."""
 
+import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from api.admin.conftest import Control
+from api.admin.conftest import Client, Control
 from api.admin.test_faults import asked, ended
 from structlog.testing import capture_logs
 from support.waiting import eventually
@@ -144,6 +147,19 @@ async def test_when_the_doubt_is_over_old_runs_are_pruned(
     monkeypatch.setattr(retention, "_HELD_SECONDS", 0)
     (old,) = await restart([8])
     await eventually(lambda: not old.exists())
+
+
+@pytest.mark.parametrize("path", ["prune", "snapshots", "references?name=tiny", "reset"])
+async def test_folders_that_were_removed_are_made_again(
+    client: Client, settings: Settings, path: str
+) -> None:
+    """An administrator may remove `cache/` to free space, while the server runs."""
+    for name in ("buckets", "cache", "references", "runs"):
+        await asyncio.to_thread(shutil.rmtree, settings.data / name)
+    body: dict[str, Any] = {"json": {"older_than_days": 1}} if path == "prune" else {}
+    body = {"data": b">chr1\nACGT\n"} if path.startswith("references") else body
+    async with client.post(f"/_wesemu/{path}", **body) as answer:
+        assert answer.status in (200, 202), await answer.text()
 
 
 def test_hard_links_outside_free_nothing(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
 
 
 def _new_folder(data: DataDirectory) -> Path:
+    data.make_folders()
     return Path(tempfile.mkdtemp(prefix=INCOMING_PREFIX, dir=data.cache))
 
 
