@@ -69,7 +69,7 @@ if TARGETS:
             " {params.samtools} depth -aa -J -b {input.targets} {input.bam} |"
             # print of mawk would write 3e+09 for 3,000,000,000 bases
             " awk '{{ bases[$3]++ }} END {{ for (depth in bases)"
-            " printf \"%s %.0f\\n\", depth, bases[depth] }}' |"
+            ' printf "%s %.0f\\n", depth, bases[depth] }}\' |'
             " sort -n > {output.depths};"
             # 0xF04: unmapped, secondary, failed, duplicate, supplementary
             " {params.samtools} view -c -F 0xF04 -L {input.targets} {input.bam} > {output.reads}"
