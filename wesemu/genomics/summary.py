@@ -27,6 +27,9 @@ GOOD_QUALITY = 20
 _FEW_MAPPED = 50
 _FEW_PROPER = 50
 _MANY_DUPLICATES = 50
+_EVEN_INSERTS = 5
+"""Standard deviation of the insert size, in bases; sheared DNA has 20 and more."""
+_FEW_READS = 1000
 
 
 def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[str]]]:
@@ -231,6 +234,24 @@ def summarize_variants(
     ]
 
 
+def _caller_warnings(mapping: Summary, caller: str) -> list[str]:
+    """Warn about fragments of one length: bwa then calls pairs with an indel improper, and bcftools
+    leaves improper pairs out."""
+    deviation = mapping["insert_size"]["standard_deviation"]
+    if (
+        caller != "bcftools"
+        or deviation is None
+        or deviation >= _EVEN_INSERTS
+        or mapping["alignment"]["mapped"] < _FEW_READS
+    ):
+        return []
+    return [
+        f"The fragments have nearly the same length (standard deviation {deviation} bases), as of "
+        "one amplicon: bcftools may miss indels, because it leaves out pairs that are not proper. "
+        "Call with freebayes."
+    ]
+
+
 def _haploid(report: Path | None) -> tuple[int, int]:
     """Return records of haploid SNPs and indels, which are neither hetero- nor homozygous."""
     if report is None:
@@ -317,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     variants, warnings = summarize_variants(
         arguments.variants, caller=name, ploidy=arguments.ploidy, haploid=arguments.haploid
     )
+    warnings = _caller_warnings(summary, name) + warnings
     if arguments.targets:
         depths, reads = arguments.targets
         summary["targets"], more = summarize_targets(depths, reads, summary)

@@ -200,4 +200,20 @@ def test_the_variants_join_the_mapping(stats):
     assert [warning[:7] for warning in summary["warnings"]] == ["Only 0.", "No vari"]
 
 
+@pytest.mark.parametrize(
+    ("deviation", "caller", "warned"),
+    [("1.1", "bcftools", True), ("1.1", "freebayes", False), ("50.1", "bcftools", False)],
+)
+def test_fragments_of_one_length_are_warned_of(stats, deviation, caller, warned):
+    """bwa calls pairs with an indel improper there, and bcftools leaves those out."""
+    stats.write_text(STATS.replace("deviation:\t50.1", f"deviation:\t{deviation}"))
+    folder = stats.parent
+    (folder / "mapping.json").write_text(json.dumps(summarize(stats, mapped=1000)))
+    (folder / "variants.txt").write_text(VARIANTS)
+    words = [f"--{name}={folder / file}" for name, file in FILES.items()]
+    assert main([*words, "--caller", caller, "1"]) == 0
+    warnings = json.loads((folder / "summary.json").read_text())["warnings"]
+    assert any("nearly the same length" in each for each in warnings) == warned
+
+
 FILES = {"mapping": "mapping.json", "variants": "variants.txt", "output": "summary.json"}
