@@ -88,6 +88,36 @@ def test_what_lies_beside_the_data_is_read(workspace: Workspace, tmp_path: Path)
 
 
 @needs_landlock
+def test_credentials_in_the_home_folder_are_not_read(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = (
+        ".ssh/id",
+        ".s3cfg",
+        ".boto",
+        ".mc/config.json",
+        ".config/rclone/rclone.conf",
+        ".vimrc",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    sandbox, _ = choose_sandbox("auto", tmp_path / "data")
+    assert sandbox is not None
+
+    def readable(name: str) -> bool:
+        def attempt() -> None:
+            enter_sandbox(sandbox, workspace)
+            if not (tmp_path / name).read_text():  # an empty file may cover it
+                raise OSError
+
+        return in_child(attempt)
+
+    assert [name for name in names if readable(name)] == [".vimrc"]
+
+
+@needs_landlock
 def test_a_link_to_the_data_leads_nowhere(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "data")
     sandbox, _ = choose_sandbox("auto", tmp_path / "link")
