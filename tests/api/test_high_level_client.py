@@ -54,6 +54,7 @@ async def test_a_bundled_pipeline_runs_and_its_results_come_down(
     bam = run.outputs["bam"]
     assert bam.url == "oss://genes/out/a.bam"
     assert await bam.download(tmp_path) == tmp_path / "a.bam"
+    assert await bam.download(f"{tmp_path}/new/results/") == tmp_path / "new" / "results" / "a.bam"
     assert await bam.read() == (tmp_path / "a.bam").read_bytes() == b"BAM"
     assert run.tags["project"] == "p"
     assert await run.logs("align") == ""

@@ -149,6 +149,8 @@ async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
     (tmp_path / "crates").mkdir()
     status, out, _ = await wesemu("crate", name, "-o", "crates")
     assert (status, out) == (0, f"crates/{name}.crate.zip\n")
+    status, out, _ = await wesemu("crate", name, "-o", "new/")
+    assert (status, out) == (0, f"new/{name}.crate.zip\n")
     status, out, _ = await wesemu("crate", name, "-o", "all.zip", "--outputs", "none")
     assert (status, out) == (0, "all.zip\n")
     assert not any(file.startswith("outputs/") for file in zipfile.ZipFile("all.zip").namelist())

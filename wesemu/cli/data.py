@@ -21,6 +21,7 @@ from wesemu.cli.output import (
     Server,
     Token,
     parse_path,
+    parse_target,
     path_argument,
 )
 from wesemu.errors import BucketNotFound
@@ -390,8 +391,11 @@ def get_object(
     location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
     target: Annotated[
         Path,
-        path_argument(
-            metavar="TARGET", help="The file to write, or a folder.", show_default="here"
+        typer.Argument(
+            parser=parse_target,
+            metavar="TARGET",
+            help="The file to write, or a folder.",
+            show_default="here",
         ),
     ] = Path(),
     overwrite: Overwrite = False,
@@ -472,7 +476,7 @@ def _source(root: Path, source: str) -> Path:
 def _target(root: Path, target: str, name: str) -> Path:
     if not target.startswith(_SCHEME):
         path = parse_path(target)
-        return path / name if path.is_dir() else path
+        return path / name if target.endswith("/") or path.is_dir() else path
     bucket, _, key = target.removeprefix(_SCHEME).partition("/")
     if not key or key.endswith("/"):
         key += name

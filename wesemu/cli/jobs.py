@@ -15,6 +15,7 @@ from wesemu.cli.output import (
     Server,
     Token,
     WholeJobName,
+    parse_target,
     path_option,
 )
 
@@ -253,9 +254,10 @@ def crate(
     job: JobName,
     output: Annotated[
         Path,
-        path_option(
+        typer.Option(
             "--output",
             "-o",
+            parser=parse_target,
             help="ZIP file to write, or its folder.",
             show_default="JOB.crate.zip",
             metavar="FILE",

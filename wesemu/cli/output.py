@@ -109,6 +109,14 @@ def parse_path(text: str | Path) -> Path:
     return Path(text)
 
 
+def parse_target(text: str | Path) -> Path:
+    """As `parse_path`. A text that ends with "/" is a folder, which is created if it is missing."""
+    path = parse_path(text)
+    if str(text).endswith("/"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 path_option = partial(typer.Option, parser=parse_path)
 path_argument = partial(typer.Argument, parser=parse_path)
 

@@ -337,8 +337,11 @@ class AsyncOutput(Output):
     client: AsyncClient = field(repr=False, compare=False)
 
     async def download(self, target: Path | str = ".") -> Path:
-        """Write the result to the file `target`, or into the folder `target`. Return the file."""
-        return await self.client.wes.download(self, Path(target))
+        """Write the result to the file `target`, or into the folder `target`. Return the file.
+
+        A text that ends with "/" is a folder, which is created if it is missing.
+        """
+        return await self.client.wes.download(self, target)
 
     async def read(self) -> bytes:
         """Return the content."""
@@ -410,7 +413,7 @@ class AsyncRun(RunView):
     async def crate(self, target: Path | str) -> Path:
         """Write the ended run as an RO-Crate (ZIP) to the file `target`, or into the folder
         `target`. Return the file."""
-        return await self._client.wes.crate(self.id, Path(target))
+        return await self._client.wes.crate(self.id, target)
 
 
 def values(output: Output) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class AsyncBucket:
 
     async def download(self, key: str, target: Path | str) -> Path:
         """Write an object to the file `target`, or into the folder `target`. Return the file."""
-        return await self._transport.download(self._path(key), Path(target), key)
+        return await self._transport.download(self._path(key), target, key)
 
     async def list(self, prefix: str = "") -> list[ObjectEntry]:
         """Return the objects whose keys start with `prefix`, in the order of the keys."""

@@ -208,8 +208,11 @@ class RunOutput(Output):
     client: Client = field(repr=False, compare=False)
 
     def download(self, target: Path | str = ".") -> Path:
-        """Write the result to the file `target`, or into the folder `target`. Return the file."""
-        return self.client.call(lambda client: client.wes.download(self, Path(target)))
+        """Write the result to the file `target`, or into the folder `target`. Return the file.
+
+        A text that ends with "/" is a folder, which is created if it is missing.
+        """
+        return self.client.call(lambda client: client.wes.download(self, target))
 
     def read(self) -> bytes:
         """Return the content."""

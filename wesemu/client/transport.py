@@ -202,14 +202,18 @@ class Transport:
             return await response.read()
 
     async def download(
-        self, url: str, target: Path, name: str, *, method: str = "GET", slow: bool = False
+        self, url: str, target: Path | str, name: str, *, method: str = "GET", slow: bool = False
     ) -> Path:
         """Write the response body of `url` to the file `target`. `slow` is as in `call`.
 
-        If `target` is a folder, the file gets the last part of `name`. The file appears when it is
-        complete. Return its path. Raise InvalidRequest if that part is not a file name, the folder
-        does not exist, or `target` is a device, a pipe or a socket.
+        If `target` is a folder, the file gets the last part of `name`. A text that ends with "/" is
+        a folder, which is created if it is missing. The file appears when it is complete. Return
+        its path. Raise InvalidRequest if that part is not a file name, the folder does not exist,
+        or `target` is a device, a pipe or a socket.
         """
+        is_folder, target = str(target).endswith("/"), Path(target)
+        if is_folder:
+            await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
         if await asyncio.to_thread(target.is_dir):
             target /= safe_name(name.rstrip("/").rpartition("/")[2])
         if not await asyncio.to_thread(target.parent.is_dir):

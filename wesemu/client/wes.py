@@ -278,7 +278,7 @@ class WesOperations:
         """Return the whole content of the URL of a log or an output."""
         return b"".join([chunk async for chunk in self.read(url)])
 
-    async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> Path:
+    async def crate(self, run_id: str, target: Path | str, *, outputs: str = "small") -> Path:
         """Write the RO-Crate of an ended run to the ZIP file `target`, or into the folder `target`.
         Return the file.
 
@@ -287,7 +287,7 @@ class WesOperations:
         url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
         return await self._transport.download(url, target, f"{run_id}.crate.zip", slow=True)
 
-    async def download(self, output: Output, target: Path) -> Path:
+    async def download(self, output: Output, target: Path | str) -> Path:
         """Write an output to the file `target`, or into the folder `target`. Return the file.
 
         The file appears when it is complete. In a folder, its name is that of the location.

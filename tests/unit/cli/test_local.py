@@ -121,6 +121,8 @@ def test_files_go_into_buckets_and_out_again(wesemu, tmp_path: Path, data: Path)
         "5",
         "oss://other/b.txt",
     ]
+    wesemu("bucket", "cp", "oss://other/b.txt", f"{tmp_path}/new/", "--data", data)
+    assert (tmp_path / "new" / "b.txt").is_file()
     wesemu("bucket", "cp", "oss://other/b.txt", tmp_path, "--data", data)
     assert (tmp_path / "b.txt").read_text() == "hello"
 
