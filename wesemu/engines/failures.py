@@ -204,6 +204,18 @@ _SYNTAX = re.compile(
 _NO_FILE = re.compile(r"No such file or directory: '(?:work/)?([^'\n]*[./][^'\n]*)'")
 
 
+def signal_failure(program: str, code: int) -> RunFailure | None:
+    """Return the failure of an engine that a signal ended; None if its exit status is its own."""
+    if code <= 128:
+        return None
+    return RunFailure(
+        message=f"{program} itself was ended by signal {code - 128}",
+        hint="most often because memory ran out" if code == 137 else None,
+        exit_code=code,
+        stderr="stderr.log",
+    )
+
+
 def snakemake_reason(error: str) -> str:
     """Return Snakemake's message without the frames of a traceback and without wrong advice."""
     # Snakemake may fail to print a SyntaxError, so the last traceback is not that of the cause.

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog
+from wesemu.engines.failures import signal_failure
 from wesemu.engines.processes import (
     MARK,
     ProcessHandle,
@@ -181,13 +182,7 @@ class RunContext:
 
     def record_signal(self, program: str, code: int) -> None:
         """Record the failure of a worker that a signal has ended (exit status above 128)."""
-        if code > 128:
-            failure = RunFailure(
-                message=f"{program} itself was ended by signal {code - 128}",
-                hint="most often because memory ran out" if code == 137 else None,
-                exit_code=code,
-                stderr="stderr.log",
-            )
+        if (failure := signal_failure(program, code)) is not None:
             self.event_log.error(failure)
 
     def enter_child(self) -> None:

@@ -137,5 +137,12 @@ def test_of_the_command_lines_jobs_only_those_that_stay_failed_are_failures(
     assert failed == ["rule2"]
 
 
+def test_a_signal_is_the_reason_and_not_the_head_of_snakemake_s_log(workspace: Workspace) -> None:
+    (workspace.root / "stderr.log").write_text("Assuming unrestricted shared filesystem usage.\n")
+    CliMessages(workspace, EventLog(workspace), []).ended(137)
+    [failure] = [event.failure for event in map(to_event, history(workspace)) if is_error(event)]
+    assert failure.message == "Snakemake itself was ended by signal 9"
+
+
 def is_error(event: Event | None) -> TypeGuard[EngineError]:
     return isinstance(event, EngineError)

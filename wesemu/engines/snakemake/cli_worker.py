@@ -25,6 +25,7 @@ from wesemu.engines.failures import (
     log_tail,
     relative_logs,
     shorten,
+    signal_failure,
     snakemake_reason,
     task_failure,
     workflow_hint,
@@ -247,14 +248,16 @@ class CliMessages:
         root = self._workspace.root
         for failure in self._failures.values():
             self._event_log.error(failure)
-        if not self._failures:
+        if self._failures:
+            return
+        failure = None if self._errors else signal_failure("Snakemake", code)
+        if failure is None:
             text = self._errors[0] if self._errors else log_tail(root / "stderr.log")
             message = shorten(snakemake_reason(text), root)
             message = message or f"Snakemake ended with exit status {code}"
             advice = workflow_hint(message)
-            self._event_log.error(
-                RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
-            )
+            failure = RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
+        self._event_log.error(failure)
 
     def _write_outputs(self, paths: Iterable[str]) -> None:
         outputs = OutputFiles(self._workspace)
