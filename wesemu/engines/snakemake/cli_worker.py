@@ -250,14 +250,14 @@ class CliMessages:
             self._event_log.error(failure)
         if self._failures:
             return
-        failure = None if self._errors else signal_failure("Snakemake", code)
-        if failure is None:
+        reason = None if self._errors else signal_failure("Snakemake", code)
+        if reason is None:
             text = self._errors[0] if self._errors else log_tail(root / "stderr.log")
             message = shorten(snakemake_reason(text), root)
             message = message or f"Snakemake ended with exit status {code}"
             advice = workflow_hint(message)
-            failure = RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
-        self._event_log.error(failure)
+            reason = RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
+        self._event_log.error(reason)
 
     def _write_outputs(self, paths: Iterable[str]) -> None:
         outputs = OutputFiles(self._workspace)
