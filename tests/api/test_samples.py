@@ -7,7 +7,7 @@ import pytest
 from api.test_verbs import wesemu
 
 from wesemu.cli.output import CommandRefused, ExitStatus
-from wesemu.cli.samples import SheetLane, read_sheet
+from wesemu.cli.samples import SheetLane, plan_runs, read_sheet
 
 __all__ = ["wesemu"]
 
@@ -96,6 +96,23 @@ async def test_without_a_sheet_the_reads_are_needed(wesemu) -> None:
 def test_a_sheet_is_read_by_its_columns(tmp_path: Path) -> None:
     text = "\ufefffastq_2, patient,sample,fastq_1\n y , p1,s1,x\n\n,,,\n"
     assert read_sheet(sheet(tmp_path, text)) == {"s1": [SheetLane("x", "y")]}
+
+
+def test_a_ploidy_file_is_read_for_the_sex_of_each_sample(tmp_path: Path) -> None:
+    text = "sample,sex,fastq_1,fastq_2\na,XX,a1,a2\nb,XY,b1,b2\nb,XY,b3,b4\nc,NA,c1,c2\n"
+    samples = read_sheet(sheet(tmp_path, text))
+
+    def sexes(ploidy: str, sex: str | None = None) -> list[object]:
+        runs = plan_runs(samples, "genes", {"ploidy": ploidy, "sex": sex}, {})
+        return [run.params.get("sex") for run in runs]
+
+    assert sexes("oss://genes/ploidy.txt") == ["XX", "XY", None]
+    assert sexes("2") == [None, None, None]
+    with pytest.raises(CommandRefused, match="the sexes XX and XY; leave --sex out"):
+        sexes("oss://genes/ploidy.txt", "XY")
+    text = "sample,sex,fastq_1,fastq_2\na,XX,a1,a2\na,XY,a3,a4\n"
+    with pytest.raises(CommandRefused, match="line 3: sample a has another sex"):
+        read_sheet(sheet(tmp_path, text))
 
 
 @pytest.mark.parametrize(

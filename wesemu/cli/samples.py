@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 PLACEHOLDER = "{sample}"
 
 _REQUIRED = ("sample", "fastq_1", "fastq_2")
-_COLUMNS = (*_REQUIRED, "lane")
-_IGNORED = ("patient", "status", "sex")
+_COLUMNS = (*_REQUIRED, "lane", "sex")
+_IGNORED = ("patient", "status")
 """Columns of nf-core's sheets that mean nothing here."""
 
+_NO_SEX = ("", "NA")
 _SAMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class SheetLane:
-    """One row: the keys or URLs of the two mates' files."""
+    """One row: the keys or URLs of the two mates' files, and the sample's sex if it has one."""
 
     first: str
     second: str
+    sex: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,11 @@ def plan_runs(
 ) -> list[SampleRun]:
     """Return a run for each sample. `outputs` are keys with `{sample}` in place of the name.
 
-    Values that are None are left out. Raise CommandRefused if two samples would have the same
-    output.
+    Values that are None are left out. If the ploidy is a file and the sheet names several sexes,
+    each run has the sex of its sample. Raise CommandRefused if two samples would have the same
+    output, or if `common` has one sex for all of these.
     """
+    sexes = _sexes(samples, common)
     for flag, key in outputs.items():
         if key is not None and PLACEHOLDER not in key and len(samples) > 1:
             raise CommandRefused(
@@ -95,6 +99,8 @@ def plan_runs(
     for sample, lanes in samples.items():
         params: JsonObject = {name: value for name, value in common.items() if value is not None}
         params["sample"] = sample
+        if sample in sexes:
+            params["sex"] = sexes[sample]
         params["reads"] = [
             {"first": locate(bucket, lane.first), "second": locate(bucket, lane.second)}
             for lane in lanes
@@ -104,6 +110,23 @@ def plan_runs(
                 params[name] = locate(bucket, key.replace(PLACEHOLDER, sample))
         runs.append(SampleRun(sample, params))
     return runs
+
+
+def _sexes(
+    samples: Mapping[str, Sequence[SheetLane]], common: Mapping[str, str | int | None]
+) -> dict[str, str]:
+    """Return the sex of each sample that has one, if they select lines of a ploidy file."""
+    sexes = {sample: lanes[0].sex for sample, lanes in samples.items() if lanes[0].sex}
+    names = list(dict.fromkeys(sexes.values()))
+    if "://" not in str(common.get("ploidy")) or len(names) < 2:
+        return {}
+    if common.get("sex") is not None:
+        raise CommandRefused(
+            f"--sex: the samples of the sheet have the sexes {' and '.join(names)}; leave --sex "
+            "out, and name the sexes in the ploidy file as in the sheet",
+            ExitStatus.USAGE,
+        )
+    return sexes
 
 
 async def send_runs(
@@ -191,9 +214,11 @@ def _read_rows(
         if cells["lane"] and key in lanes:
             errors.append(f"line {line}: sample {key[0]} has lane {key[1]} in line {lanes[key]}")
         lanes[key] = line
-        samples.setdefault(cells["sample"], []).append(
-            SheetLane(cells["fastq_1"], cells["fastq_2"])
-        )
+        sex = "" if cells["sex"] in _NO_SEX else cells["sex"]
+        of_sample = samples.setdefault(cells["sample"], [])
+        if of_sample and of_sample[0].sex != sex:
+            errors.append(f"line {line}: sample {key[0]} has another sex than in its first line")
+        of_sample.append(SheetLane(cells["fastq_1"], cells["fastq_2"], sex))
     return samples, errors
 
 
