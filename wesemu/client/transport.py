@@ -1,9 +1,11 @@
 """HTTP requests to one server: JSON, downloads, and `ClientError` for every failure."""
 
 import asyncio
+import errno
 import json
 import re
 import secrets
+import stat
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
@@ -12,6 +14,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from wesemu import __version__
@@ -100,6 +103,64 @@ def path_part(name: str) -> str:
     return quote(name, safe="")
 
 
+# --- files as bodies of requests ---
+
+_CHUNK = 1 << 20
+
+
+class FilePayload(aiohttp.Payload):
+    """A file of `size` bytes, which the request announces.
+
+    It is open only while it is sent: a process may have 256 open files.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, content_type="application/octet-stream")
+        self._path = path
+        self._size: int = size
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a file that is sent is not decoded")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Raise OSError with the file's name, also if the file is shorter now."""
+        left = self._size
+        async for chunk in _chunks(self._path):
+            await writer.write(chunk[:left])  # a log may have grown
+            left = max(0, left - len(chunk))
+        if left:
+            raise OSError(errno.EIO, "the file became shorter while it was sent", str(self._path))
+
+
+async def payload_of(path: Path) -> FilePayload | AsyncIterator[bytes]:
+    """Return the content of a file for a request. Raise OSError if it cannot be opened."""
+    size = await asyncio.to_thread(_size_of, path)
+    return FilePayload(path, size) if size else _chunks(path)
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a file; 0 if it is unknown, as of pipes and files in /proc."""
+    status = path.stat()
+    if not stat.S_ISFIFO(status.st_mode):  # a pipe can be opened only once
+        path.open("rb").close()
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    """Yield the content of a file. Raises OSError with its name, also if reading fails."""
+    file = await asyncio.to_thread(path.open, "rb")
+    with file:
+        while True:
+            try:
+                chunk = await asyncio.to_thread(file.read, _CHUNK)
+            except OSError as error:
+                error.filename = str(path)
+                raise
+            if not chunk:
+                return
+            yield chunk
+
+
 # --- requests ---
 
 _QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -107,7 +168,6 @@ _NO_TOTAL = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 _SLOW = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=3600)
 """For responses that the server prepares: a plan, a snapshot of all buckets, a crate."""
 
-_CHUNK = 1 << 20
 _XML = re.compile("<(Code|Message)>([^<]*)</")
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 
@@ -167,7 +227,7 @@ class Transport:
         The request has a JSON `body`, a `form`, the content of a `file`, or none of them. A form, a
         file and `slow` give the server up to an hour to respond.
         """
-        data = form if file is None else file_chunks(file)
+        data = form if file is None else await payload_of(file)
         timeout = _SLOW if slow or data is not None else _QUICK
         async with self._request(
             method, path, query=query, body=body, data=data, timeout=timeout
@@ -193,9 +253,7 @@ class Transport:
         data: bytes | Path | None = None,
     ) -> bytes:
         """Send bytes or the content of a file. Return the body of the response."""
-        content: bytes | AsyncIterator[bytes] | None = None
-        if data is not None:
-            content = file_chunks(data) if isinstance(data, Path) else data
+        content = await payload_of(data) if isinstance(data, Path) else data
         async with self._request(
             method, path, query=query, data=content, timeout=_NO_TOTAL
         ) as response:
@@ -262,7 +320,7 @@ class Transport:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: JsonObject | None = None,
-        data: aiohttp.FormData | bytes | AsyncIterator[bytes] | None = None,
+        data: aiohttp.FormData | FilePayload | AsyncIterator[bytes] | bytes | None = None,
         timeout: aiohttp.ClientTimeout = _QUICK,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = self._absolute(path)
@@ -294,7 +352,7 @@ class Transport:
             raise ClientError(f"{self._name} redirects to an address that cannot be one") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             cause = error.__cause__
-            if isinstance(cause, OSError) and cause.filename is not None:  # of file_chunks
+            if isinstance(cause, OSError) and cause.filename is not None:  # of _chunks
                 raise cause from None
             raise ClientError(
                 f"the connection to {self._name} failed: {network_reason(error)}"
@@ -324,21 +382,6 @@ class Transport:
     def _new_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.UnixConnector(self._socket) if self._socket is not None else None
         return aiohttp.ClientSession(headers=self._headers, connector=connector)
-
-
-async def file_chunks(path: Path) -> AsyncIterator[bytes]:
-    """Yield the content of a file. Raises OSError with its name, also if reading fails."""
-    file = await asyncio.to_thread(path.open, "rb")
-    with file:
-        while True:
-            try:
-                chunk = await asyncio.to_thread(file.read, _CHUNK)
-            except OSError as error:
-                error.filename = str(path)
-                raise
-            if not chunk:
-                return
-            yield chunk
 
 
 def socket_path(server: str) -> str | None:

@@ -1,11 +1,8 @@
 """The operations of GA4GH WES 0.3.0 and downloads of the URLs in its responses."""
 
 import asyncio
-import errno
 import json
-import os
 import re
-import stat
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,17 +11,16 @@ from typing import TypedDict, Unpack
 from urllib.parse import quote, unquote
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 
 from wesemu.client.transport import (
     Transport,
     converted,
-    file_chunks,
     nested,
     nested_list,
     number,
     optional_text,
     path_part,
+    payload_of,
     text,
     text_values,
 )
@@ -212,7 +208,7 @@ class WesOperations:
         form.add_field("tags", json.dumps(dict(tags or {})))
         form.add_field("workflow_engine_parameters", json.dumps(dict(engine_parameters or {})))
         for name, content in attachments:
-            part = await asyncio.to_thread(_part, content)
+            part = content if isinstance(content, bytes) else await payload_of(content)
             form.add_field("workflow_attachment", part, filename=name)
         return await self._transport.call("POST", f"{_ROOT}/runs", form=form)
 
@@ -305,37 +301,6 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE)
-
-
-class _FilePart(aiohttp.Payload):
-    """A file of a form. It is open only while it is sent: a process may have 256 open files."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        super().__init__(path, content_type="application/octet-stream")
-        self._path = path
-        self._size: int = size  # for the header Content-Length
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a file that is sent is not decoded")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        left = self._size  # as announced, also if the file has grown
-        async for chunk in file_chunks(self._path):
-            await writer.write(chunk[:left])
-            left = max(0, left - len(chunk))
-        if left:
-            raise OSError(errno.EIO, "the file became shorter while it was sent", str(self._path))
-
-
-def _part(content: Path | bytes) -> _FilePart | bytes:
-    """Return the content of an attachment for a form. Raise OSError for an unreadable file."""
-    if isinstance(content, bytes):
-        return content
-    with content.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode):
-            return _FilePart(content, status.st_size)
-        return file.read()  # a pipe cannot be opened again
 
 
 def _path(run_id: str) -> str:
