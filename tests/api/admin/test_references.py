@@ -102,7 +102,9 @@ async def test_a_name_is_free_again_if_the_upload_cannot_begin(
 ) -> None:
     cache = settings.data / "cache"
     moved = cache.rename(settings.data / "moved")
+    cache.touch()
     assert (await client.post("/_wesemu/references?name=a", data=FASTA)).status == 500
+    cache.unlink()
     moved.rename(cache)
     assert await control("references") == {"references": []}
     assert (await client.post("/_wesemu/references?name=a", data=FASTA)).status == 202
