@@ -1,16 +1,21 @@
 """The event stream and the metrics of the control API."""
 
 import asyncio
+import errno
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from api.admin.conftest import Client, Control
 from api.admin.test_faults import asked, ended
 from support.waiting import eventually, soon
 
+from wesemu import core
+from wesemu.engines.lease_queue import Ticket
 from wesemu.engines.leases import LeaseClient
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, RunState, TaskLog, TaskState
@@ -172,6 +177,18 @@ async def test_metrics_tell_of_the_queue_runs_and_the_machine(
     await asyncio.to_thread(lease.release)
     await asyncio.to_thread(lease_client.close)
     assert (await figures(client))['wesemu_leased_resources{resource="cores"}'] == 0
+
+
+async def test_metrics_without_the_machine_while_a_folder_cannot_be_read(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(leases: Path) -> list[Ticket]:
+        raise PermissionError(errno.EACCES, "", str(leases))
+
+    monkeypatch.setattr(core, "live_tickets", refused)
+    text = await (await client.get("/_wesemu/metrics")).text()
+    assert "wesemu_runs{" in text
+    assert "wesemu_disk" not in text
 
 
 async def test_metrics_count_how_runs_end(

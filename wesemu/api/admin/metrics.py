@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import structlog
 from aiohttp import web
 
 from wesemu import __version__
@@ -12,6 +13,8 @@ from wesemu.api.base import RequestMetrics, RouteMetrics
 from wesemu.runs.admin_service import BUCKETS, AdminService
 from wesemu.runs.clock import EmulatedClock
 from wesemu.runs.sla import ServiceLevel
+
+log = structlog.get_logger("wesemu.metrics")
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -65,7 +68,7 @@ class MetricsHandlers:
             _family("info", "gauge", "This server.", [MetricSample(1, {"version": __version__})]),
             *await self._runs(),
             *self._ends(),
-            *_machine(await asyncio.to_thread(self._machine)),
+            *await self._machine_families(),
             _family(
                 "clock_seconds",
                 "gauge",
@@ -82,6 +85,14 @@ class MetricsHandlers:
         ]
         text = "".join(f"{line}\n" for family in families for line in family)
         return web.Response(body=text.encode(), headers={"Content-Type": _CONTENT_TYPE})
+
+    async def _machine_families(self) -> list[Iterator[str]]:
+        """Return the figures of the machine; none while a folder of the data cannot be read."""
+        try:
+            return [*_machine(await asyncio.to_thread(self._machine))]
+        except OSError as error:
+            log.warning("the metrics lack the figures of the machine", error=str(error))
+            return []
 
     async def _runs(self) -> list[Iterator[str]]:
         counts = await self._service.counts()
