@@ -70,7 +70,7 @@ def _finished(old: Workspace) -> Iterator[Path]:
     """Yield the recorded outputs that exist: files, links, and the files of output folders."""
     for name in _recorded(old.work / _RECORDS[0]):
         path = old.work / name
-        # prepare() copies attachments over files of the same name, in place
+        # prepare() replaces files of the same name by the attachments
         if _is_below_link(old.work, name) or (old.attachments / name).exists():
             continue
         if path.is_file() or path.is_symlink():

@@ -5,7 +5,8 @@ become attachments at submission.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,13 +14,7 @@ from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
 from wesemu.runs.model import Graph, Owner, Resources, Run, RunFailure, RunRequest, workflow_kind
 from wesemu.runs.ports import Engine, LaunchRequest, Plan, ProgressCallback, Results
-from wesemu.runs.run_directory import (
-    RunDirectoryDraft,
-    Workspace,
-    copy_tree,
-    make_executable,
-    safe_name,
-)
+from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
 from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.fetch import RemoteWorkflows, is_file, is_remote
@@ -77,14 +72,30 @@ class AttachedWorkflows:
 
 
 def _copy_attachments(workspace: Workspace) -> None:
-    copy_tree(workspace.attachments, workspace.work, dirs_exist_ok=True)
-    names = (path.relative_to(workspace.attachments) for path in workspace.attachments.rglob("*"))
-    _make_scripts_executable(workspace.work, names)
+    """Copy the attachments to `work/`; replace what lies in their places.
+
+    The workflow of an earlier launch may have put links there. Its sandbox does not hold for the
+    server, which must not write through them.
+    """
+    workspace.work.mkdir(exist_ok=True)
+    for source in sorted(workspace.attachments.rglob("*")):  # folders before their files
+        target = workspace.work / source.relative_to(workspace.attachments)
+        if source.is_dir():
+            if target.is_symlink() or not target.is_dir():
+                target.unlink(missing_ok=True)
+                target.mkdir()
+            continue
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        shutil.copy2(source, target)
+        if _is_script(target):
+            make_executable(target)
 
 
-def _make_scripts_executable(folder: Path, names: Iterable[Path] | None = None) -> None:
-    """Make scripts (files that begin with `#!`) executable; `names` defaults to all files."""
-    for path in folder.rglob("*") if names is None else map(folder.joinpath, names):
+def _make_scripts_executable(folder: Path) -> None:
+    """Make scripts (files that begin with `#!`) executable."""
+    for path in folder.rglob("*"):
         if path.is_file() and _is_script(path):
             make_executable(path)
 

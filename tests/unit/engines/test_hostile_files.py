@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +15,15 @@ from wesemu.engines import event_log
 from wesemu.engines.event_log import EventLog, Tail
 from wesemu.engines.execution import DetachedExecution, find, read_exit_code
 from wesemu.engines.failures import log_tail
+from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.processes import ProcessHandle, identify
 from wesemu.engines.run_process import holder, is_held
+from wesemu.engines.snakemake.worker import tool_environment
 from wesemu.engines.task_recorder import TaskHistory
-from wesemu.runs.model import JsonObject
+from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import EngineError, Progress
 from wesemu.runs.run_directory import Workspace, read_json, write_atomically
+from wesemu.workflows.planner import _copy_attachments
 from wesemu.workflows.results import gpu_failure, input_failure
 
 MIB = 1 << 20
@@ -212,6 +217,48 @@ def test_what_the_server_and_the_runs_process_write_replaces_what_lies_there(
     assert not workspace.stderr.is_symlink()
     secret = workspace.root.parent / "secret"
     assert not secret.exists() or secret.read_text() == "secret"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Return a folder with a file that no workflow may change."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "python").write_text("untouched")
+    return outside
+
+
+@pytest.mark.parametrize("link", ["python", "bin/python", "bin"])
+def test_attachments_replace_links_of_an_earlier_launch(
+    workspace: Workspace, outside: Path, link: str
+) -> None:
+    for name in ("python", "bin/python"):
+        (workspace.attachments / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.attachments / name).write_text("#!attached")
+    _copy_attachments(workspace)
+    place = workspace.work / link
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.symlink_to(outside / "python" if place.name == "python" else outside)
+    _copy_attachments(workspace)
+    assert [each.read_text() for each in outside.iterdir()] == ["untouched"]
+    for name in ("python", "bin/python"):
+        assert (workspace.work / name).read_text() == "#!attached"
+        assert os.access(workspace.work / name, os.X_OK)
+
+
+@pytest.mark.parametrize("link", ["tmp/bin", "tmp/bin/python"])
+def test_the_interpreter_on_path_replaces_links_of_an_earlier_launch(
+    workspace: Workspace, outside: Path, link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(outside))
+    place = workspace.root / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside / "python" if place.name == "python" else outside)
+    spec = LaunchSpec("snakemake", "9", "cli", Path("Snakefile"), Resources(), 1.0)
+    first, *_ = tool_environment(workspace, spec)["PATH"].split(os.pathsep)
+    assert [each.read_text() for each in outside.iterdir()] == ["untouched"]
+    command = [f"{first}/python", "-c", "print(1)"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"1\n"
 
 
 def test_progress_is_still_progress() -> None:

@@ -39,7 +39,7 @@ from wesemu.engines.snakemake.backends import Backend, SlurmBackend
 from wesemu.engines.snakemake.executor import JobController, TaskLeases
 from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import RunFailure, graph_of
-from wesemu.runs.run_directory import Workspace, make_executable
+from wesemu.runs.run_directory import Workspace, write_atomically
 
 SHARED_DISK_SECONDS = 30
 """Time until a file that another machine has written is visible here."""
@@ -263,11 +263,12 @@ def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
     found = [shutil.which(name) for name in names]
     if all(path is not None and Path(path).parent in (own.parent, folder) for path in found):
         return None
+    if folder.is_symlink():  # the workflow of an earlier launch has put it there
+        folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    script = os.fsencode(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
     for name in names:
-        script = folder / name
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
-        make_executable(script)
+        write_atomically(folder / name, script, durable=False, mode=0o777)
     return folder
 
 
@@ -378,8 +379,8 @@ def _run_workflow(context: RunContext, spec: LaunchSpec, channel: socket.socket)
     # the sandbox comes before the first thread: Landlock and unshare affect only the caller
     earlier = events.history(context.workspace)
     recorder = TaskRecorder(context.workspace, context.event_log, earlier)
-    channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
     _enter_sandbox(context, spec)
+    channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
     leases = TaskLeases(LeaseClient(spec.priority) if spec.priority else None)
     remote = spec.executor == "slurm"
     backend = SlurmBackend(context.workspace, spec.cluster) if remote else Backend()
