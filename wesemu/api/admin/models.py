@@ -194,12 +194,10 @@ class ReferenceList(BaseModel):
     references: list[ReferenceReport]
 
 
-class Prune(BaseModel):
+class Prune(_Request):
     """Selects the runs that ended at least `older_than_days` ago."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    older_than_days: float = Field(ge=0, allow_inf_nan=False)
+    older_than_days: float = Field(ge=0)
     keep_outputs: bool = False
     dry_run: bool = False
 
