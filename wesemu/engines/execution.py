@@ -6,6 +6,7 @@ restart), `Launcher` and `start_runner` (start of a run), `tools_environment`.
 
 import asyncio
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -357,7 +358,8 @@ def tools_environment(
 
     This is the environment of the server without its settings (WESEMU_*), without names that
     start with a prefix in `private`, and without secrets (`looks_secret`). Secrets whose names
-    match a pattern in `passed` stay. PATH ends with the folder of the server's Python.
+    match a pattern in `passed` stay. PATH ends with the folder of the server's Python, and a user
+    without an entry in /etc/passwd has a LOGNAME.
     """
     hidden = ("WESEMU_", *private)
     kept = {
@@ -370,4 +372,13 @@ def tools_environment(
     search = kept.get("PATH", os.defpath).split(os.pathsep)
     if own not in search:
         search.append(own)
-    return {**kept, "PATH": os.pathsep.join(search), **added}
+    return {**kept, **_user_name(), "PATH": os.pathsep.join(search), **added}
+
+
+def _user_name() -> dict[str, str]:
+    """Return a LOGNAME for a user without a name (`docker run --user`): Snakemake needs one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        return {"LOGNAME": str(os.getuid())}
+    return {}

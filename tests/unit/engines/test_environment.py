@@ -1,5 +1,6 @@
 """The environment variables of the server that tasks get."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_other_variables_reach_tasks(name: str, value: str) -> None:
 def test_settings_of_the_server_never_reach_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WESEMU_AUTH__TOKENS", "{}")
     assert "WESEMU_AUTH__TOKENS" not in tools_environment({}, passed=["*"])
+
+
+def test_a_user_without_an_entry_in_passwd_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `docker run --user 12345`; Snakemake would end with a KeyError."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert "LOGNAME" not in tools_environment({})
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_000_001)
+    assert tools_environment({})["LOGNAME"] == "2000000001"
 
 
 def test_a_folder_that_cannot_be_examined_counts_as_missing(tmp_path: Path) -> None:
