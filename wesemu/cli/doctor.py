@@ -353,7 +353,8 @@ def _machine(data: Path) -> Iterator[HealthCheck]:
     yield HealthCheck("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
     place = _existing(data)
     free = shutil.disk_usage(place).free
-    yield HealthCheck("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LEAST_DISK)
+    left = f"{free / _GIBIBYTE:.1f} GiB" if free >= _GIBIBYTE else f"{free >> 20} MiB"
+    yield HealthCheck("disk", f"{left} free", str(place), free >= _LEAST_DISK)
 
 
 def _existing(path: Path) -> Path:

@@ -55,7 +55,7 @@ def _missing_files(value: Any, work: Path) -> Iterator[str]:
 def _missing_failure(name: str) -> RunFailure:
     return RunFailure(
         f"the input {name} does not exist",
-        hint="attach the file, and name it in workflow_params as it was attached",
+        hint="attach the file, and name it in the parameters as it was attached",
     )
 
 

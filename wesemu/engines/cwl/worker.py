@@ -219,8 +219,8 @@ _HINTS = {
     "DockerRequirement under 'requirements'": "the tool requires a container and this server "
     "runs none; move DockerRequirement to hints, or install docker, podman or apptainer there",
     "NodeJS": "JavaScript expressions need node on PATH",
-    "Missing required": "give every input that has no default in workflow_params",
-    "No such file": "attach the file, and name it in workflow_params as it was attached",
+    "Missing required": "give every input without a default as a parameter",
+    "No such file": "attach the file, and name it in the parameters as it was attached",
 }
 
 
@@ -275,7 +275,10 @@ class ErrorCollector(logging.Handler):
         file = position[1] if position is not None and position[1] != INPUTS else None
         hint = next((hint for phrase, hint in _HINTS.items() if phrase in text), None)
         if position is not None and hint is None:
-            hint = f"correct {'the workflow' if file else 'workflow_params'} and submit it again"
+            what = (
+                "the workflow and submit it" if file else "the parameters and submit the workflow"
+            )
+            hint = f"correct {what}, then submit the workflow again"
         return RunFailure(
             message=shorten(text.replace(INPUTS, "workflow_params"), self._workspace.root),
             hint=hint,

@@ -66,10 +66,10 @@ def _hint(library: Any, cause: BaseException, file: str | None) -> str | None:
     if _NOT_AN_INPUT in str(cause):
         return (
             "declare the file as an input without a default, attach it and name it in "
-            "workflow_params; only WDL 1.2 accepts a path in the document"
+            "the parameters; only WDL 1.2 accepts a path in the document"
         )
     if isinstance(cause, library.Error.InputError):
-        return "correct workflow_params, or attach what they name"
+        return "correct the parameters, or attach what they name"
     if isinstance(cause, library.runtime.DownloadFailed):
         return "attach the file instead of giving its URL"
     return "correct the workflow and submit it again" if file else None
