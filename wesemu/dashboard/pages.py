@@ -19,7 +19,7 @@ from multidict import MultiDict
 
 from wesemu import __version__
 from wesemu.api.base import OWNER, single_values
-from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.files import OpenedFile
 from wesemu.dashboard.viewer_script import SCRIPT
 from wesemu.errors import (
     Conflict,
@@ -33,6 +33,7 @@ from wesemu.errors import (
     WesemuError,
 )
 from wesemu.runs.model import RunState
+from wesemu.runs.run_directory import open_below
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from io import BufferedReader
 from typing import BinaryIO
 from urllib.parse import quote
 
-from wesemu.api.wes.files import open_below
 from wesemu.api.wes.responses import task_id
 from wesemu.dashboard import plots
 from wesemu.dashboard.pages import WebPage, iso
@@ -25,7 +24,7 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
-from wesemu.runs.run_directory import Workspace
+from wesemu.runs.run_directory import Workspace, open_below
 from wesemu.runs.run_figures import elapsed, labels, predict, promised
 
 _LOG_BYTES = 64 << 10

@@ -14,7 +14,6 @@ from aiohttp.web_request import BaseRequest
 
 from wesemu.api.base import OWNER, single_values
 from wesemu.api.connections import base_url
-from wesemu.api.wes.files import open_below
 from wesemu.dashboard import compare, run_page, variants
 from wesemu.dashboard.charts import graph, timeline
 from wesemu.dashboard.pages import (
@@ -34,6 +33,7 @@ from wesemu.runs.clock import Clock
 from wesemu.runs.model import Pacing, Run, RunState, TaskLog
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.resume import resume_draft
+from wesemu.runs.run_directory import open_below
 from wesemu.runs.service import RunService
 from wesemu.runs.store import Selection
 from wesemu.storage.buckets import Buckets

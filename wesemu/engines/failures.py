@@ -3,13 +3,14 @@
 Parts: hints for Slurm's messages, hints by exit status and log, failures of tasks and workflows.
 """
 
+import os
 import re
 import traceback
 from pathlib import Path
 from tokenize import TokenError
 
 from wesemu.runs.model import RunFailure
-from wesemu.runs.run_directory import Workspace, read_end
+from wesemu.runs.run_directory import Workspace, open_below, read_end
 from wesemu.util.text import failure_reason, without_paths
 
 # Hints for Slurm's messages.
@@ -90,6 +91,18 @@ def log_tail(path: Path, size: int = _TAIL_BYTES) -> str:
         return ""
 
 
+def _log_tail_below(root: Path, name: str) -> str:
+    """As `log_tail`, for a log below `root` whose name the workflow has chosen.
+
+    This process may have no sandbox, so it follows no links out of the run directory.
+    """
+    if (opened := open_below(root, name)) is None:
+        return ""
+    with opened as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        return file.read(_TAIL_BYTES).decode(errors="replace").strip()
+
+
 def hint(exit_code: int | None, text: str) -> str | None:
     """Return what to do, by exit status and the end of the tool's log."""
     if _FULL_DISK in text:
@@ -160,8 +173,9 @@ def task_failure(
 
     `logs` are paths below `root`, the most informative first. `error` is Snakemake's message.
     """
-    log = next((path for path in logs if log_tail(root / path)), logs[0] if logs else None)
-    text = log_tail(root / log) if log else ""
+    texts = {path: _log_tail_below(root, path) for path in logs}
+    log = next((path for path in logs if texts[path]), logs[0] if logs else None)
+    text = texts[log] if log else ""
     title = f"rule {name}" + (f" ({wildcards})" if wildcards else "")
     advice = hint(exit_code, text)
     if _INCOMPLETE in error:

@@ -274,6 +274,38 @@ def read_end(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
+def open_below(root: Path, relative: str) -> io.FileIO | None:
+    """Open a regular file below `root`.
+
+    Return None if it is missing or behind a symbolic link, or if the path is absolute or has `..`.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in relative:
+        return None
+    *folders, name = parts
+    try:
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        for folder in folders:
+            # Each folder is opened relative to the last one, so a swapped-in link has no effect.
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        # O_NONBLOCK: a workflow may leave a named pipe, and opening it would block.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = io.FileIO(os.open(name, flags, dir_fd=directory), "rb")
+    except OSError:
+        return None
+    finally:
+        os.close(directory)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
+
+
 def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
     """Return the content of a JSON file that a workflow may have written. As `read_regular`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from api.wes.fixtures import Client, Ended, Submit, ask, fetch, fetch_text
 
-from wesemu.api.wes.files import open_below
+from wesemu.runs.run_directory import open_below
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
 

@@ -14,7 +14,7 @@ import pytest
 from wesemu.engines import event_log
 from wesemu.engines.event_log import EventLog, Tail
 from wesemu.engines.execution import DetachedExecution, find, read_exit_code
-from wesemu.engines.failures import log_tail
+from wesemu.engines.failures import log_tail, task_failure
 from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.processes import ProcessHandle, identify
 from wesemu.engines.run_process import holder, is_held
@@ -259,6 +259,21 @@ def test_the_interpreter_on_path_replaces_links_of_an_earlier_launch(
     assert [each.read_text() for each in outside.iterdir()] == ["untouched"]
     command = [f"{first}/python", "-c", "print(1)"]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    "log", ["work/logs/python", "work/link", "work/../../outside/python", "/etc/passwd"]
+)
+def test_the_log_of_a_failed_rule_is_no_file_outside_the_run(
+    workspace: Workspace, outside: Path, log: str
+) -> None:
+    (workspace.work / "logs").symlink_to(outside)
+    (workspace.work / "link").symlink_to(outside / "python")
+    (workspace.work / "own").mkdir()
+    (workspace.work / "own" / "log").write_text("the reason")
+    failure = task_failure("a", "", 1, "", workspace.root, [log, "work/own/log"])
+    assert failure.message == "rule a ended with exit status 1: the reason"
+    assert failure.stderr == "work/own/log"
 
 
 def test_progress_is_still_progress() -> None:

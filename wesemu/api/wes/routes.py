@@ -26,7 +26,6 @@ from wesemu.api.wes.files import (
     metadata,
     metadata_type,
     no_crates,
-    open_below,
     refuse_active,
 )
 from wesemu.api.wes.models import PREFIX, VERSIONS, Version, VersionName
@@ -37,7 +36,7 @@ from wesemu.errors import Forbidden, InvalidRequest, IssuerUnreachable, NotFound
 from wesemu.runs.model import JsonObject, Owner, Run, TaskLog
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.resume import resume_draft
-from wesemu.runs.run_directory import Workspace
+from wesemu.runs.run_directory import Workspace, open_below
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
 from wesemu.util.text import whole_number

@@ -110,7 +110,8 @@ def exit_status(text: str) -> int | None:
 def job_log(logs: Iterable[str], root: Path) -> str | None:
     """Return the log that the plugin added to a failed job, as a path below `root`."""
     for log in map(Path, logs):
-        if "slurm_logs" in log.parts and log.is_relative_to(root) and log.is_file():
+        is_own = log.is_relative_to(root) and log.resolve().is_relative_to(root.resolve())
+        if "slurm_logs" in log.parts and is_own and log.is_file():
             return str(log.relative_to(root))
     return None
 
