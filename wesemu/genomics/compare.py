@@ -25,12 +25,7 @@ def canonical(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, 
     insertion has an empty `ref`, a deletion an empty `alt`, and no change has both empty. With an
     anchor it is the normal form of Tan et al. 2015 (doi 10.1093/bioinformatics/btv112).
     """
-    while ref and alt and ref[-1] == alt[-1]:
-        ref, alt = ref[:-1], alt[:-1]
-    shared = 0
-    while shared < min(len(ref), len(alt)) and ref[shared] == alt[shared]:
-        shared += 1
-    start, ref, alt = start + shared, ref[shared:], alt[shared:]
+    start, ref, alt = _trimmed(start, ref, alt)
     if bool(ref) == bool(alt):
         return start, ref, alt
     changed = ref or alt
@@ -40,6 +35,16 @@ def canonical(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, 
     turn = shift % len(changed)
     changed = changed[len(changed) - turn :] + changed[: len(changed) - turn]
     return start - shift, changed if ref else "", changed if alt else ""
+
+
+def _trimmed(start: int, ref: str, alt: str) -> tuple[int, str, str]:
+    shared = 0
+    while ref[shared : shared + 1] == alt[shared : shared + 1] != "":
+        shared += 1
+    start, ref, alt = start + shared, ref[shared:], alt[shared:]
+    while ref and alt and ref[-1] == alt[-1]:
+        ref, alt = ref[:-1], alt[:-1]
+    return start, ref, alt
 
 
 def anchored(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, str]:
@@ -64,16 +69,26 @@ MAX_HETEROZYGOUS = 8  # in one window: n of them have 2 ** (n - 1) phases
 
 
 class HaplotypeChange(NamedTuple):
-    """A canonical allele (see `canonical`) on `copies` (1, 2) haplotypes."""
+    """A canonical allele (see `canonical`) on `copies` (1, 2) haplotypes.
+
+    `written` is the allele at its place in the file. Beside another change of the same haplotype,
+    only this place makes the right sequence.
+    """
 
     start: int
     ref: str
     alt: str
     copies: int
+    written: tuple[int, str, str]
 
     @property
     def end(self) -> int:
         return self.start + len(self.ref)
+
+    @property
+    def reach(self) -> int:
+        """The end of both forms; the canonical one never begins after the written one."""
+        return max(self.end, self.written[0] + len(self.written[1]))
 
     @property
     def is_snp(self) -> bool:
@@ -101,9 +116,9 @@ def match(
     """Match the changes of one contig; with a wrong genotype both sides stay unmatched."""
     verdict = Verdict([], [], [], [])
     for expected, called in _windows(truth, calls):
-        common = set(expected) & set(called)
-        missed = [change for change in expected if change not in common]
-        invented = [change for change in called if change not in common]
+        common = {change[:4] for change in expected} & {change[:4] for change in called}
+        missed = [change for change in expected if change[:4] not in common]
+        invented = [change for change in called if change[:4] not in common]
         if _same_haplotypes(sequence, expected, called) or _same_haplotypes(
             sequence, missed, invented
         ):
@@ -127,7 +142,7 @@ def _windows(
             yield window
             window = ([], [])
         window[side].append(change)
-        reach = max(reach, change.end)
+        reach = max(reach, change.reach)
     if any(window):
         yield window
 
@@ -135,12 +150,10 @@ def _windows(
 def _same_haplotypes(
     sequence: str, truth: Sequence[HaplotypeChange], calls: Sequence[HaplotypeChange]
 ) -> bool:
-    if truth == calls:
-        return True
     if not truth or not calls:
-        return False
+        return truth == calls
     start = min(truth[0].start, calls[0].start)
-    end = max(change.end for change in (*truth, *calls))
+    end = max(change.reach for change in (*truth, *calls))
     possible = _haplotype_pairs(sequence, start, end, truth)
     return not possible.isdisjoint(_haplotype_pairs(sequence, start, end, calls))
 
@@ -148,15 +161,18 @@ def _same_haplotypes(
 def _haplotype_pairs(
     sequence: str, start: int, end: int, changes: Sequence[HaplotypeChange]
 ) -> set[tuple[str, str]]:
-    """Return every pair of haplotypes, sorted, that some phase of the genotypes makes."""
+    """Return every pair of haplotypes, sorted, that some phase of the genotypes makes, with the
+    changes in their canonical form and as written."""
     heterozygous = sum(change.copies == 1 for change in changes)
     if heterozygous > MAX_HETEROZYGOUS:
         return set()
     pairs: set[tuple[str, str]] = set()
-    for phase in product((0, 1), repeat=max(0, heterozygous - 1)):
+    written = sorted(HaplotypeChange(*each.written, each.copies, each.written) for each in changes)
+    phases = [*product((0, 1), repeat=max(0, heterozygous - 1))]
+    for form, phase in product((changes, written), phases):
         sides = iter((0, *phase))
         carried: tuple[list[HaplotypeChange], list[HaplotypeChange]] = ([], [])
-        for change in changes:
+        for change in form:
             for side in (0, 1) if change.copies == 2 else (next(sides),):
                 carried[side].append(change)
         first, second = (_apply(sequence, start, end, side) for side in carried)
@@ -413,13 +429,16 @@ def _changes(
 ) -> list[HaplotypeChange]:
     """Return canonical changes of one contig: equal ones summed, substitutions split into SNPs."""
     copies: dict[tuple[int, str, str], int] = {}
+    places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
     for record in records:
         if not _agrees(sequence[record.start : record.start + len(record.ref)], record.ref):
             raise _disagreement(path, record, f"REF is not what {reference.name} has there")
         for alt, count in record.alts:
-            for part in _split(*canonical(sequence, record.start, record.ref, alt)):
+            written = _trimmed(record.start, record.ref, alt)
+            for part in _split(*canonical(sequence, *written)):
                 copies[part] = min(2, copies.get(part, 0) + count)
-    return [HaplotypeChange(*allele, count) for allele, count in copies.items()]
+                places.setdefault(part, part if len(part[1]) == len(part[2]) else written)
+    return [HaplotypeChange(*each, count, places[each]) for each, count in copies.items()]
 
 
 def _agrees(sequence: str, ref: str) -> bool:

@@ -59,6 +59,7 @@ def test_a_truth_compared_with_itself_is_perfect() -> None:
         (["5 ACA A,ACACA 1/2"], ["5 ACA A 0/1", "5 A ACA 0/1"]),
         (["15 T TA 1/1", "16 G C 1/1"], ["16 G AC 1/1"]),
         (["34 AG A 1/1", "36 G C 1/1"], ["34 AGG AC 1/1"]),
+        (["7 A G 0/1", "11 ACA A 0/1"], ["7 ACACACA GCACA 0/1"]),  # a SNP in the repeats
         (["3 T C 1", "5 A G |0|1"], ["3 T C /1", "5 A G 0/1"]),  # VCF 4.4
     ],
 )
