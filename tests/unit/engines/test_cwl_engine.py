@@ -190,7 +190,7 @@ async def test_wrong_inputs_are_named(
     [failure] = story.failures
     assert words in failure.message
     assert failure.hint is not None
-    assert "workflow_params" in failure.hint
+    assert "parameter" in failure.hint
     assert failure.file != ".inputs.json"
     assert str(tmp_path) not in failure.message
 

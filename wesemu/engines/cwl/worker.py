@@ -275,9 +275,7 @@ class ErrorCollector(logging.Handler):
         file = position[1] if position is not None and position[1] != INPUTS else None
         hint = next((hint for phrase, hint in _HINTS.items() if phrase in text), None)
         if position is not None and hint is None:
-            what = (
-                "the workflow and submit it" if file else "the parameters and submit the workflow"
-            )
+            what = "the workflow" if file else "the parameters"
             hint = f"correct {what}, then submit the workflow again"
         return RunFailure(
             message=shorten(text.replace(INPUTS, "workflow_params"), self._workspace.root),
