@@ -138,6 +138,27 @@ async def test_a_server_without_tls_is_named(answering) -> None:
         await AsyncClient(server).control.info()
 
 
+@pytest.mark.parametrize(
+    ("path", "length"), [("Snakefile", 10), ("empty", 0), ("/proc/version", None)]
+)
+async def test_the_size_of_a_file_is_announced_if_it_is_known(
+    aiohttp_server, file: Path, path: str, length: int | None
+) -> None:
+    """The server can then refuse at once what its disk cannot hold."""
+    announced: list[int | None] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        announced.append(request.content_length)
+        return web.Response(body=await request.read())
+
+    app = web.Application()
+    app.router.add_put("/{path:.*}", receive)
+    bucket = AsyncClient(str((await aiohttp_server(app)).make_url("/"))).bucket("genes")
+    file.with_name("empty").touch()
+    await bucket.put("key", file.parent / path)
+    assert announced == [length]
+
+
 async def test_what_a_server_prepares_may_take_long(
     answering, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

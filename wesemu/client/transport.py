@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -135,30 +135,34 @@ class FilePayload(aiohttp.Payload):
 async def payload_of(path: Path) -> FilePayload | AsyncIterator[bytes]:
     """Return the content of a file for a request. Raise OSError if it cannot be opened."""
     size = await asyncio.to_thread(_size_of, path)
-    return FilePayload(path, size) if size else _chunks(path)
+    return _chunks(path) if size is None else FilePayload(path, size)
 
 
-def _size_of(path: Path) -> int:
-    """Return the size of a file; 0 if it is unknown, as of pipes and files in /proc."""
+def _size_of(path: Path) -> int | None:
+    """Return the size of a file; None if it is unknown, as of pipes and files in /proc."""
     status = path.stat()
-    if not stat.S_ISFIFO(status.st_mode):  # a pipe can be opened only once
-        path.open("rb").close()
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    if stat.S_ISFIFO(status.st_mode):  # a pipe can be opened only once
+        return None
+    with path.open("rb") as file:
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_size if status.st_size or not _read(file, 1) else None
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     """Yield the content of a file. Raises OSError with its name, also if reading fails."""
     file = await asyncio.to_thread(path.open, "rb")
     with file:
-        while True:
-            try:
-                chunk = await asyncio.to_thread(file.read, _CHUNK)
-            except OSError as error:
-                error.filename = str(path)
-                raise
-            if not chunk:
-                return
+        while chunk := await asyncio.to_thread(_read, file, _CHUNK):
             yield chunk
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        error.filename = file.name
+        raise
 
 
 # --- requests ---
