@@ -28,7 +28,7 @@ WesemuError                 message: what is wrong, where, and what to do next
     │   └── IndexLocked     another program locks the index
     ├── DiskFull            no free space in the data directory
     ├── AccessRefused       a file of the data directory may not be read or written
-    ├── OutOfFiles          no free file descriptors
+    ├── OutOfFiles          no free file descriptors, or no more threads
     ├── IssuerUnreachable   the keys of the token issuer cannot be read
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
     ├── EngineFault         the run process failed to start or vanished
@@ -180,7 +180,7 @@ class AccessRefused(SystemFault):
 
 
 class OutOfFiles(SystemFault):
-    """The limit of open files is reached; a later attempt may succeed."""
+    """The limit of open files or of threads is reached; a later attempt may succeed."""
 
 
 class IssuerUnreachable(SystemFault):

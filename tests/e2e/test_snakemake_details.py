@@ -94,6 +94,8 @@ def test_a_file_field_in_which_nothing_was_chosen_is_ignored(server: LiveServer)
             "pip install snakemake-storage-plugin-http",
         ),
         ("", 141, "SIGPIPE"),
+        ("RuntimeError: can't start new thread", None, "ulimit -u"),
+        ("bash: fork: retry: Resource temporarily unavailable", 254, "ulimit -u"),
     ],
 )
 def test_hints(words: str, code: int | None, told: str) -> None:

@@ -83,6 +83,11 @@ _HINTS = {
 }
 
 
+_NO_PROCESS = re.compile(
+    "can't start new thread|fork: (retry: )?(Resource temporarily unavailable|Cannot fork)"
+)
+
+
 def log_tail(path: Path, size: int = _TAIL_BYTES) -> str:
     """Return the last `size` bytes of a log file as text, or "" without a regular file."""
     try:
@@ -107,6 +112,8 @@ def hint(exit_code: int | None, text: str) -> str | None:
     """Return what to do, by exit status and the end of the tool's log."""
     if _FULL_DISK in text:
         return "the disk is full; free some space and submit again"
+    if _NO_PROCESS.search(text):
+        return "the limit of processes is reached; raise it (ulimit -u, TasksMax=) and submit again"
     if (advice := slurm_hint(text)) is not None:
         return advice
     if (module := missing_module_hint(text)) is not None:

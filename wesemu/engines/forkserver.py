@@ -36,7 +36,7 @@ import yaml
 from wesemu.engines import main as engine_main
 from wesemu.engines import run_process
 from wesemu.engines.dry_run import plan_environment
-from wesemu.engines.processes import offer_to_oom_killer
+from wesemu.engines.processes import offer_to_oom_killer, start_when_possible
 from wesemu.runs.run_directory import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
@@ -132,7 +132,7 @@ class ForkServer:
 
     def _fork(self) -> _Child:
         reader, writer = os.pipe()
-        pid = os.fork()
+        pid = start_when_possible(os.fork)
         if pid == 0:
             os.close(writer)
             self._run_child(reader)

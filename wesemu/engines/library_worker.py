@@ -22,7 +22,7 @@ from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
 from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
-from wesemu.engines.processes import die_with_parent
+from wesemu.engines.processes import die_with_parent, start_when_possible
 from wesemu.engines.run_process import CANCELED, RunContext, Worker, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.task_recorder import TaskFacts, TaskRecorder, job_key
@@ -105,7 +105,7 @@ class LibraryWorker(Worker):
         reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         parent = os.getpid()
-        self.pid = os.fork()
+        self.pid = start_when_possible(os.fork)
         if self.pid == 0:
             run_child(lambda: self._run_child(parent, reader, run_workflow))
         os.close(reader)

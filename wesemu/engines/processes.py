@@ -1,6 +1,7 @@
 """Finds, identifies and ends processes of this machine, such as all tools of a run."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -8,8 +9,11 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 MARK = "WESEMU_RUN_DIRECTORY"
 """The environment variable that every tool of a run has."""
@@ -20,6 +24,27 @@ _PR_SET_CHILD_SUBREAPER = 36
 _STEP_SECONDS = 0.005
 _OOM_SCORE = 500
 """Counts like half of the memory of the machine on top of the process's own (proc(5))."""
+
+
+_FORK_SECONDS = 20.0
+_FORK_PAUSE_SECONDS = 0.2
+
+
+def start_when_possible(start: Callable[[], T]) -> T:
+    """Return the result of `start`, which forks.
+
+    While the limit of processes is reached, wait for the end of others, up to 20 s. Raises
+    BlockingIOError then, with advice.
+    """
+    deadline = time.monotonic() + _FORK_SECONDS
+    while True:
+        try:
+            return start()
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                advice = "the limit of processes is reached; raise it (ulimit -u, TasksMax=)"
+                raise BlockingIOError(errno.EAGAIN, advice) from error
+        time.sleep(_FORK_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from wesemu.engines.processes import (
     identify,
     offer_to_oom_killer,
     send,
+    start_when_possible,
 )
 from wesemu.engines.slurm import ON_SLURM, end_jobs
 from wesemu.errors import EngineFault
@@ -265,7 +266,7 @@ def fork_from_subreaper() -> None:
     whatever their environment, session and process group are.
     """
     adopt_orphans()
-    child = os.fork()
+    child = start_when_possible(os.fork)
     if child == 0:
         os.setsid()
         return

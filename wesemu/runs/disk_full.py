@@ -87,8 +87,8 @@ def disk_named(folder: Path) -> Iterator[None]:
 
 
 def out_of_files(error: BaseException) -> OutOfFiles | None:
-    """Return an OutOfFiles for an error that missing file descriptors caused, directly or through
-    its causes; None for any other error."""
+    """Return an OutOfFiles for an error that missing file descriptors or threads caused, directly
+    or through its causes; None for any other error."""
     seen: BaseException | None = error
     for _ in range(_CAUSES):
         if isinstance(seen, OutOfFiles):
@@ -97,6 +97,11 @@ def out_of_files(error: BaseException) -> OutOfFiles | None:
             return OutOfFiles(
                 "too many files are open in this server; try again, or raise its limit "
                 "(ulimit -n, LimitNOFILE=)"
+            )
+        if isinstance(seen, RuntimeError) and "start new thread" in str(seen):
+            return OutOfFiles(
+                "no thread can be started in this server; try again, or raise its limit of "
+                "processes (ulimit -u, TasksMax=) or its memory"
             )
         if seen is None:
             return None

@@ -158,7 +158,7 @@ class Supervisor:
             cancel.add_done_callback(self._cancels.discard)
 
     async def _drive_with_resumes(self, run: Run, free_slot: Callable[[], None]) -> None:
-        """Drive the run; without free file descriptors, or with a locked index, wait and resume it.
+        """Drive the run; without file descriptors, threads or a free index, wait and resume it.
 
         Resuming works as after a restart of the server, so the run loses nothing.
         """

@@ -1,5 +1,6 @@
 """Identity of processes, holders of locks, and the end of process trees."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wesemu.engines import processes
 from wesemu.engines.processes import (
     MARK,
     ProcessHandle,
@@ -18,6 +20,7 @@ from wesemu.engines.processes import (
     identify,
     marked,
     members,
+    start_when_possible,
 )
 from wesemu.engines.run_process import RunLock, holder, is_held
 
@@ -131,3 +134,21 @@ def test_process_of_the_session_without_an_environment_is_found(tmp_path: Path) 
         process.kill()
         process.wait()
     assert process.pid not in marked(tmp_path, session=process.pid)
+
+
+def test_a_start_waits_while_the_limit_of_processes_is_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_FORK_PAUSE_SECONDS", 0)
+    failures = [BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")] * 2
+
+    def start() -> int:
+        if failures:
+            raise failures.pop()
+        return 7
+
+    assert start_when_possible(start) == 7
+    failures += [BlockingIOError(errno.EAGAIN, "")]
+    monkeypatch.setattr(processes, "_FORK_SECONDS", -1)
+    with pytest.raises(BlockingIOError, match="limit of processes is reached; raise it"):
+        start_when_possible(start)

@@ -63,5 +63,7 @@ def test_a_lack_is_found_behind_other_errors() -> None:
     cause.__cause__ = OSError(errno.EMFILE, "Too many open files")
     assert out_of_files(cause) is not None
     assert out_of_files(OSError(errno.ENFILE, "")) is not None
+    assert out_of_files(RuntimeError("can't start new thread")) is not None
+    assert out_of_files(RuntimeError("another reason")) is None
     assert out_of_files(OSError(errno.ENOENT, "")) is None
     assert out_of_files(EngineFault("another reason")) is None

@@ -26,7 +26,7 @@ from typing import Any
 from wesemu.engines.attempt import Attempt, TaskProcess, Usage
 from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.library_worker import named_task
-from wesemu.engines.processes import send_group
+from wesemu.engines.processes import send_group, start_when_possible
 from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import Resources
 
@@ -211,7 +211,8 @@ class Hooks:
 
     def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
         try:
-            return self._tasks.spawn(attempt, partial(TaskProcess, commands), options)
+            process = partial(TaskProcess, commands)
+            return start_when_possible(partial(self._tasks.spawn, attempt, process, options))
         except FileNotFoundError:
             attempt.process_ended(_NOT_FOUND, Usage(0.0, None))
             descriptor = attempt.open("stderr")

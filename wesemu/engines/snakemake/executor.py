@@ -18,7 +18,7 @@ from typing import Any
 from wesemu.engines.attempt import Attempt, TaskProcess
 from wesemu.engines.failures import relative_logs, slurm_hint, task_failure
 from wesemu.engines.leases import Lease, LeaseClient
-from wesemu.engines.processes import send_group
+from wesemu.engines.processes import send_group, start_when_possible
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake.backends import Backend, BackendRefused
 from wesemu.engines.snakemake.hooks import JobFacts
@@ -280,10 +280,13 @@ class JobController:
         def start(ended: Ended, **options: Any) -> TaskProcess:
             return self._backend.start(job, attempt, command, ended, options)
 
-        with self._lock:
-            self._raise_if_ended(job.jobid)
-            process = self._processes[job.jobid] = self._recorder.spawn(attempt, start, options)
-        return process
+        def spawn() -> TaskProcess:
+            with self._lock:
+                self._raise_if_ended(job.jobid)
+                process = self._processes[job.jobid] = self._recorder.spawn(attempt, start, options)
+            return process
+
+        return start_when_possible(spawn)
 
     def run_remotely(self, command: str) -> int | None:
         if not self._backend.is_remote(self._thread.job):

@@ -31,7 +31,12 @@ from wesemu.engines.failures import workflow_failure
 from wesemu.engines.launch_spec import LaunchSpec, parsed_options
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
-from wesemu.engines.processes import die_with_parent, exit_code_of, send_group
+from wesemu.engines.processes import (
+    die_with_parent,
+    exit_code_of,
+    send_group,
+    start_when_possible,
+)
 from wesemu.engines.run_process import RunContext, Worker, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
@@ -369,7 +374,7 @@ class WarmWorker(Worker):
             die_with_parent(parent)
             return run()
 
-        pid = os.fork()
+        pid = start_when_possible(os.fork)
         if pid == 0:
             run_child(run_in_child)
         return pid

@@ -25,7 +25,7 @@ from wesemu.engines.attempt import Attempt, TaskProcess
 from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.library_worker import named_task
-from wesemu.engines.processes import exit_code_of
+from wesemu.engines.processes import exit_code_of, start_when_possible
 from wesemu.engines.task_recorder import RunCanceled, TaskRecorder
 from wesemu.runs.model import Resources
 
@@ -212,7 +212,8 @@ def local_backend(tasks: TaskRecorder, share: Resources) -> type:
                 process = partial(TaskProcess, [*shell, str(script)])
                 try:
                     options = {"cwd": self.host_work_dir()}
-                    code = _wait(tasks.spawn(attempt, process, options), terminating)
+                    start = partial(tasks.spawn, attempt, process, options)
+                    code = _wait(start_when_possible(start), terminating)
                     _copy(attempt, self.host_stdout_txt(), self.host_stderr_txt())
                 except RunCanceled:
                     raise _errors.Terminated(quiet=True) from None
