@@ -198,7 +198,7 @@ async def test_cancel_and_remove(wesemu, engine, client) -> None:
     assert status == ExitStatus.REFUSED
     status, _, err = await wesemu("cancel", run_id)
     assert status == 0
-    assert "being cancelled" in err
+    assert "being canceled" in err
     await wesemu("logs", run_id, "--follow")
     status, _, err = await wesemu("cancel", run_id)
     assert (status, "CANCELED" in err) == (0, True)

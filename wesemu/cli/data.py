@@ -114,7 +114,10 @@ Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
 
 
 def add_reference(
-    name: Annotated[str, typer.Argument(help="What jobs will call it: hg38.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="What jobs will call it: hg38.", show_default=False),
+    ],
     fasta: Annotated[
         str, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
     ],
@@ -198,7 +201,9 @@ def _add_to_server(server: str, token: str | None, name: str, fasta: str, mapper
 
 
 def index_reference(
-    name: Annotated[str, typer.Argument(help="A registered reference.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A registered reference.", show_default=False)
+    ],
     mapper: Annotated[Mapper, typer.Option(help="The mapper that will use it.")] = "bwa",
     data: Data = None,
 ) -> None:
@@ -272,7 +277,10 @@ _SCHEME = "oss://"
 
 def list_buckets(
     location: Annotated[
-        str, typer.Argument(help="oss://BUCKET or oss://BUCKET/KEY.", show_default="all buckets")
+        str,
+        typer.Argument(
+            metavar="LOCATION", help="oss://BUCKET or oss://BUCKET/KEY.", show_default="all buckets"
+        ),
     ] = "",
     data: Data = None,
     as_json: AsJson = False,
@@ -296,9 +304,12 @@ def list_buckets(
 
 
 def copy_object(
-    source: Annotated[str, typer.Argument(help="A file, or oss://BUCKET/KEY.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file, or oss://BUCKET/KEY.")],
     target: Annotated[
-        str, typer.Argument(help="A file or folder, or oss://BUCKET/KEY, in a new bucket too.")
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A file or folder, or oss://BUCKET/KEY, in a new bucket too."
+        ),
     ],
     overwrite: Overwrite = False,
     data: Data = None,
@@ -332,7 +343,10 @@ def copy_object(
 
 def remove_object(
     location: Annotated[
-        str, typer.Argument(help="oss://BUCKET/KEY, or with --recursive a folder or bucket.")
+        str,
+        typer.Argument(
+            metavar="LOCATION", help="oss://BUCKET/KEY, or with --recursive a folder or bucket."
+        ),
     ],
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Remove a folder, or a whole bucket.")
@@ -367,7 +381,9 @@ def put_object(
     file: Annotated[
         Path, path_argument(metavar="FILE", help="The file to send.", show_default=False)
     ],
-    location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="oss://BUCKET/KEY.", show_default=False)
+    ],
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
@@ -388,7 +404,9 @@ def put_object(
 
 
 def get_object(
-    location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="oss://BUCKET/KEY.", show_default=False)
+    ],
     target: Annotated[
         Path,
         typer.Argument(

@@ -347,7 +347,7 @@ def cancel(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = No
         if target.run.state.ended:
             return f"{target.name} has already ended: {target.run.state}"
         await client.wes.cancel(target.run.id)
-        return f"{target.name} is being cancelled"
+        return f"{target.name} is being canceled"
 
     print_note(call(server, token, act))
 
