@@ -483,6 +483,8 @@ def _bucket_list(names: Sequence[str]) -> str:
 
 def _suggestion(path: Path) -> str:
     """Suggest similar names in the folder of a missing path."""
+    if path.parent.is_file():
+        return f"{path.parent.name!r} is a file, not a folder"
     if not path.parent.is_dir():
         return f"the folder {path.parent.name!r} is not there either"
     with os.scandir(path.parent) as entries:

@@ -105,6 +105,8 @@ def test_a_missing_key_is_answered_with_what_is_there(buckets: Buckets) -> None:
     assert e.value.field == "wgs_fastq_first_name"
     with pytest.raises(ObjectNotFound, match="the folder 'reads' is not there either"):
         buckets.existing("oss://gene-shenzhen/reads/a_1.fq.gz")
+    with pytest.raises(ObjectNotFound, match=r"'a_1.fq.gz' is a file, not a folder"):
+        buckets.existing("oss://gene-shenzhen/fastq/a_1.fq.gz/x")
     with pytest.raises(ObjectNotFound, match="upload it"):
         buckets.existing("oss://gene-shenzhen/zzzzzzzz.vcf")
 
