@@ -16,13 +16,15 @@ import typer
 from wesemu.cli.output import (
     DEFAULT_SERVER,
     AsJson,
+    CommandRefused,
     Data,
+    ExitStatus,
     Overwrite,
     Server,
     Token,
     parse_path,
-    parse_target,
     path_argument,
+    target_argument,
 )
 from wesemu.errors import BucketNotFound
 
@@ -161,7 +163,7 @@ def add_reference(
 def _compare_with_server() -> None:
     """Print a note if a server answers that uses another data directory."""
     from wesemu.cli.configuration import load_settings
-    from wesemu.cli.output import CommandRefused, print_note
+    from wesemu.cli.output import print_note
     from wesemu.cli.remote import call
     from wesemu.client.transport import text
 
@@ -179,7 +181,7 @@ def _compare_with_server() -> None:
 
 
 def _add_to_server(server: str, token: str | None, name: str, fasta: str, mapper: str) -> None:
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_result, progress_display
+    from wesemu.cli.output import print_result, progress_display
     from wesemu.cli.remote import call
     from wesemu.client.transport import text
 
@@ -209,7 +211,7 @@ def index_reference(
 ) -> None:
     """Index a registered reference for another mapper; an index that exists stays."""
     from wesemu.cli.configuration import check_data
-    from wesemu.cli.output import CommandRefused, print_note, print_result
+    from wesemu.cli.output import print_note, print_result
 
     check_data(data)
     store = _store(data)
@@ -273,6 +275,10 @@ def _store(data: Path | None) -> "ReferenceStore":
 # --- `wesemu bucket` ---
 
 _SCHEME = "oss://"
+
+ObjectLocation = Annotated[
+    str, typer.Argument(metavar="LOCATION", help="oss://BUCKET/KEY.", show_default=False)
+]
 
 
 def list_buckets(
@@ -355,7 +361,7 @@ def remove_object(
 ) -> None:
     """Remove a file from a bucket, or a folder or bucket with all files."""
     from wesemu.cli.configuration import check_data
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_note
+    from wesemu.cli.output import print_note
 
     check_data(data)
     root = _root(data)
@@ -381,14 +387,12 @@ def put_object(
     file: Annotated[
         Path, path_argument(metavar="FILE", help="The file to send.", show_default=False)
     ],
-    location: Annotated[
-        str, typer.Argument(metavar="LOCATION", help="oss://BUCKET/KEY.", show_default=False)
-    ],
+    location: ObjectLocation,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
     """Send a file to a bucket of a server, which is created if it is missing."""
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_result
+    from wesemu.cli.output import print_result
     from wesemu.cli.remote import call
 
     if not file.is_file():
@@ -404,16 +408,11 @@ def put_object(
 
 
 def get_object(
-    location: Annotated[
-        str, typer.Argument(metavar="LOCATION", help="oss://BUCKET/KEY.", show_default=False)
-    ],
+    location: ObjectLocation,
     target: Annotated[
         Path,
-        typer.Argument(
-            parser=parse_target,
-            metavar="TARGET",
-            help="The file to write, or a folder.",
-            show_default="here",
+        target_argument(
+            metavar="TARGET", help="The file to write, or a folder.", show_default="here"
         ),
     ] = Path(),
     overwrite: Overwrite = False,
@@ -421,7 +420,7 @@ def get_object(
     token: Token = None,
 ) -> None:
     """Download a file from a bucket of a server."""
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_result, refuse_existing
+    from wesemu.cli.output import print_result, refuse_existing
     from wesemu.cli.remote import call
     from wesemu.runs.run_directory import safe_name
 
@@ -442,8 +441,6 @@ def get_object(
 
 def _bucket_and_key(location: str) -> tuple[str, str]:
     """Split oss://BUCKET/KEY; the key may be "". Raise CommandRefused for anything else."""
-    from wesemu.cli.output import CommandRefused, ExitStatus
-
     bucket, _, key = location.removeprefix(_SCHEME).partition("/")
     if not location.startswith(_SCHEME) or not bucket:
         raise CommandRefused(f"{location!r} is not oss://BUCKET/KEY", ExitStatus.USAGE)
@@ -475,9 +472,8 @@ def _files(root: Path, location: str) -> list[tuple[str, int]]:
     buckets = _buckets(root)
     top = buckets.existing(f"{_SCHEME}{bucket}/{key}") if key else buckets.folder(bucket)
     found = [top] if top.is_file() else sorted(_visible_files(top, root / bucket))
-    return [
-        (f"{_SCHEME}{path.relative_to(root).as_posix()}", path.stat().st_size) for path in found
-    ]
+    names = [f"{_SCHEME}{path.relative_to(root).as_posix()}" for path in found]
+    return [(name, path.stat().st_size) for name, path in zip(names, found, strict=True)]
 
 
 def _source(root: Path, source: str) -> Path:
@@ -485,8 +481,6 @@ def _source(root: Path, source: str) -> Path:
         return _buckets(root).existing_file(source)
     path = parse_path(source)
     if not path.is_file():
-        from wesemu.cli.output import CommandRefused
-
         raise CommandRefused(f"there is no file {source}; the verb copies single files only")
     return path
 

@@ -15,8 +15,8 @@ from wesemu.cli.output import (
     Server,
     Token,
     WholeJobName,
-    parse_target,
     path_option,
+    target_option,
 )
 
 if TYPE_CHECKING:
@@ -254,10 +254,9 @@ def crate(
     job: JobName,
     output: Annotated[
         Path,
-        typer.Option(
+        target_option(
             "--output",
             "-o",
-            parser=parse_target,
             help="ZIP file to write, or its folder.",
             show_default="JOB.crate.zip",
             metavar="FILE",

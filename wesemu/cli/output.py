@@ -119,6 +119,8 @@ def parse_target(text: str | Path) -> Path:
 
 path_option = partial(typer.Option, parser=parse_path)
 path_argument = partial(typer.Argument, parser=parse_path)
+target_option = partial(typer.Option, parser=parse_target)
+target_argument = partial(typer.Argument, parser=parse_target)
 
 Data = Annotated[
     Path | None,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.02
 _SHUTDOWN_SECONDS = 2.0
-"""Time for responses, threads and scripts to finish after the server stops."""
+"""Time for responses and threads to finish after the server stops."""
 
 
 def register(app: typer.Typer) -> None:
@@ -127,6 +127,7 @@ async def _serve(
 
     from wesemu.api.connections import ConnectionSite, quiet_when_out_of_files
     from wesemu.app import STARTING, create_app, open_connections
+    from wesemu.cli.init_scripts import find_scripts, run_scripts
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -138,7 +139,7 @@ async def _serve(
     quiet_when_out_of_files(loop)
     threads = ThreadPoolExecutor(thread_name_prefix="wesemu")
     loop.set_default_executor(threads)
-    scripts = await asyncio.to_thread(_init_scripts, settings.init)
+    scripts = await asyncio.to_thread(find_scripts, settings.init)
     app = await create_app(settings)
     connections = open_connections(settings, app, files)
     # no decompression: compressed objects are stored as they arrive
@@ -153,7 +154,7 @@ async def _serve(
         await ConnectionSite(runner, listening, connections).start()
         known = token or next(iter(settings.auth.tokens), "")
         variables = {"WESEMU_SERVER": url_of(listening), "WESEMU_TOKEN": known}
-        await _run_scripts(scripts, variables, stopped)
+        await run_scripts(scripts, variables, stopped)
         if not stopped.is_set():
             app[STARTING].clear()
             announced = True
@@ -173,64 +174,6 @@ async def _serve(
         if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
     await _end_threads(threads)
-
-
-def _init_scripts(folder: Path | None) -> list[Path]:
-    """Return the programs in the folder of the setting `init`, by name.
-
-    Raises CommandRefused for a folder that is missing, and for a file that is not a program.
-    """
-    if folder is None:
-        return []
-    if not folder.is_dir():
-        raise CommandRefused(f"--init: there is no folder {folder}", ExitStatus.USAGE)
-    scripts = [each for each in sorted(folder.iterdir()) if each.is_file()]
-    scripts = [each.absolute() for each in scripts if not each.name.startswith(".")]
-    for script in scripts:
-        if not os.access(script, os.X_OK):
-            raise CommandRefused(
-                f"--init: {script} is not executable; type 'chmod +x {script}'", ExitStatus.USAGE
-            )
-    return scripts
-
-
-async def _run_scripts(
-    scripts: list[Path], variables: dict[str, str], stopped: asyncio.Event
-) -> None:
-    """Run the scripts one after another, with their output on stderr.
-
-    Return when the server is to stop. Raises CommandRefused for a script that fails.
-    """
-    for script in scripts:
-        process = await asyncio.create_subprocess_exec(
-            script,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.stderr,
-            env={**os.environ, **variables},
-            start_new_session=True,
-        )
-        waiting = asyncio.create_task(process.wait(), name=f"init script {script.name}")
-        stopping = asyncio.create_task(stopped.wait(), name="stop of the server")
-        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not waiting.done():
-            await _end_script(process.pid, waiting)
-            return
-        if process.returncode:
-            raise CommandRefused(
-                f"the init script {script} ended with status {process.returncode}",
-                ExitStatus.MACHINE,
-            )
-
-
-async def _end_script(group: int, waiting: "asyncio.Task[int]") -> None:
-    """Send SIGTERM to the process group of a script, and SIGKILL if that does not end it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
-        await asyncio.wait({waiting}, timeout=_SHUTDOWN_SECONDS)
-        if waiting.done():
-            return
 
 
 def _blocks_exit(thread: threading.Thread) -> bool:

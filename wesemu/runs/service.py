@@ -1,7 +1,6 @@
 """RunService: the interface of the core to the APIs: submit, read, cancel and remove runs.
 
-Its parts: SLA terms and injected faults (`ServicePolicy`), idempotency keys (`SubmissionKey`), and
-limits of runs and owners (`RunLimits`).
+Parts: SLA terms and injected faults (ServicePolicy), keys (SubmissionKey), limits (RunLimits).
 """
 
 import asyncio

@@ -14,8 +14,8 @@ from api.admin.conftest import Client
 from support.scripted import REFERENCE, scripted_engine
 
 from wesemu.app import create_app
+from wesemu.cli.init_scripts import find_scripts, run_scripts
 from wesemu.cli.output import CommandRefused
-from wesemu.cli.serve import _init_scripts, _run_scripts
 from wesemu.errors import InvalidRequest
 from wesemu.runs.clock import ManualClock
 from wesemu.settings import Settings
@@ -154,15 +154,15 @@ async def test_init_scripts_run_in_order_and_know_the_server(tmp_path: Path) -> 
     script(folder, "2.sh", f'echo "second $WESEMU_SERVER" >> {tmp_path}/log')
     script(folder, "1.sh", f"echo first >> {tmp_path}/log")
     (folder / ".hidden").write_text("")
-    scripts = await asyncio.to_thread(_init_scripts, folder)
-    await _run_scripts(scripts, {"WESEMU_SERVER": "http://here"}, asyncio.Event())
+    scripts = await asyncio.to_thread(find_scripts, folder)
+    await run_scripts(scripts, {"WESEMU_SERVER": "http://here"}, asyncio.Event())
     assert (tmp_path / "log").read_text() == "first\nsecond http://here\n"
 
 
 async def test_an_init_script_that_fails_ends_the_server(tmp_path: Path) -> None:
     script(tmp_path, "bad.sh", "exit 3")
     with pytest.raises(CommandRefused, match=r"bad\.sh ended with status 3"):
-        await _run_scripts(await asyncio.to_thread(_init_scripts, tmp_path), {}, asyncio.Event())
+        await run_scripts(await asyncio.to_thread(find_scripts, tmp_path), {}, asyncio.Event())
 
 
 async def test_a_stop_ends_an_init_script(tmp_path: Path) -> None:
@@ -170,17 +170,17 @@ async def test_a_stop_ends_an_init_script(tmp_path: Path) -> None:
     script(tmp_path, "next.sh", f"touch {tmp_path}/never")
     stopped = asyncio.Event()
     stopped.set()
-    await _run_scripts(await asyncio.to_thread(_init_scripts, tmp_path), {}, stopped)
+    await run_scripts(await asyncio.to_thread(find_scripts, tmp_path), {}, stopped)
     assert not (tmp_path / "never").exists()
 
 
 def test_init_takes_a_folder_of_programs(tmp_path: Path) -> None:
     with pytest.raises(CommandRefused, match="there is no folder"):
-        _init_scripts(tmp_path / "nowhere")
+        find_scripts(tmp_path / "nowhere")
     (tmp_path / "text").write_text("")
     with pytest.raises(CommandRefused, match=r"chmod \+x"):
-        _init_scripts(tmp_path)
-    assert _init_scripts(None) == []
+        find_scripts(tmp_path)
+    assert find_scripts(None) == []
 
 
 def test_files_that_cannot_be_copied_are_named(seed: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from support.waiting import eventually, soon
 
-from wesemu.cli import serve
+from wesemu.cli import init_scripts
+from wesemu.cli.init_scripts import run_scripts
 from wesemu.cli.output import CommandRefused, ExitStatus
 from wesemu.cli.serve import (
-    _run_scripts,
     is_loopback,
     listen,
     listen_on_port,
@@ -94,10 +94,10 @@ def test_a_server_that_is_stopped_during_its_scripts_says_nothing(tmp_path: Path
 
 
 async def test_a_script_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(serve, "_SHUTDOWN_SECONDS", 0.1)
+    monkeypatch.setattr(init_scripts, "_END_SECONDS", 0.1)
     script = program(tmp_path, 'trap "" TERM; mkdir "$0.$$"; exec sleep 60')
     stopped = asyncio.Event()
-    running = asyncio.create_task(_run_scripts([script], {}, stopped))
+    running = asyncio.create_task(run_scripts([script], {}, stopped))
     await eventually(lambda: any(script.parent.glob("script.*")))
     stopped.set()
     async with soon():
