@@ -229,7 +229,7 @@ async def test_wrong_inputs_are_named(
     assert story.outcome.exit_code == 1
     [failure] = story.failures
     assert words in failure.message
-    assert "workflow_params" in (failure.hint or "")
+    assert "correct the parameters" in (failure.hint or "")
     assert str(tmp_path) not in failure.message
 
 
