@@ -15,8 +15,8 @@ from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
-from wesemu.util.aio import finish_in_thread
 from wesemu.util.block_writer import write_blocks
+from wesemu.util.cancellation import finish_in_thread
 
 _PAGE = 200
 _LONGEST_PREFIX = 4096

@@ -53,7 +53,7 @@ from wesemu.runs.ports import DryRunResult
 from wesemu.runs.queries import RunStatistics
 from wesemu.runs.service import RunService
 from wesemu.storage.bucket_admin import ObjectServices
-from wesemu.util.aio import finish_in_thread
+from wesemu.util.cancellation import finish_in_thread
 from wesemu.workflows.params import PARAMS
 
 _AGS = "/gs/"

@@ -188,7 +188,7 @@ class EventLog:
         self._opened = datetime.now(UTC), _steady_seconds()
 
     def now(self) -> datetime:
-        """Return the time of the wall clock, as it was set when the log was opened."""
+        """Return the time of the wall clock, without its changes since the log was opened."""
         wall, seconds = self._opened
         return wall + timedelta(seconds=_steady_seconds() - seconds)
 

@@ -62,7 +62,7 @@ from wesemu.runs.run_figures import due
 from wesemu.runs.serialization import read_plan, write_end
 from wesemu.runs.service import RunLimits
 from wesemu.runs.store import RunStore
-from wesemu.util.aio import finish_in_thread
+from wesemu.util.cancellation import finish_in_thread
 
 _T = TypeVar("_T")
 

@@ -7,10 +7,10 @@ and `RemoteBucket`.
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from yarl import URL
@@ -19,6 +19,7 @@ from wesemu.errors import InputError, InvalidRequest, PermanentError, TransientE
 from wesemu.storage.buckets import check_key
 from wesemu.storage.checksums import Checksum
 from wesemu.storage.retry import DELAYS, with_retry
+from wesemu.util.cancellation import result_despite_cancel
 
 _T = TypeVar("_T")
 
@@ -374,7 +375,9 @@ class RemoteBucket:
                 return operation(self._connected(), self._prefix + key)
 
             call = run_in_own_thread(work, f"bucket {self.name}")
-            return await (_finish_despite_cancel(call) if final else call)
+            if final:
+                return await result_despite_cancel(call, f"bucket {self.name}", _FINAL_SECONDS)
+            return await call
 
         name = self.url(key)
         try:
@@ -391,18 +394,6 @@ class RemoteBucket:
             if self._store is None:
                 self._store = self._connect()
             return self._store
-
-
-async def _finish_despite_cancel(call: Coroutine[Any, Any, _T]) -> _T:
-    task = asyncio.create_task(call, name="final call of a bucket")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=_FINAL_SECONDS)
-        if task.done() and not task.cancelled() and task.exception() is None:
-            return task.result()
-        task.cancel()
-        raise
 
 
 @dataclass(frozen=True, slots=True)

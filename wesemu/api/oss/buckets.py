@@ -17,7 +17,7 @@ from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
 from wesemu.storage.listing import KeyPage
 from wesemu.storage.object_records import ObjectInfo
 from wesemu.storage.objects import ObjectStore
-from wesemu.util.aio import finish_in_thread
+from wesemu.util.cancellation import finish_in_thread
 
 REGION = "oss-wesemu"
 """The region of all buckets."""

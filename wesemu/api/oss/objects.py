@@ -34,7 +34,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
-from wesemu.util.aio import finish_in_thread
+from wesemu.util.cancellation import finish_in_thread
 from wesemu.util.text import whole_number
 
 

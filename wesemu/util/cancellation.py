@@ -20,6 +20,21 @@ async def finish_despite_cancel(work: Coroutine[Any, Any, _T], name: str) -> _T:
         raise
 
 
+async def result_despite_cancel(work: Coroutine[Any, Any, _T], name: str, seconds: float) -> _T:
+    """Return the result of `work`. A cancel has no effect if `work` succeeds within `seconds` of
+    it; otherwise `work` is cancelled, too.
+    """
+    task = asyncio.create_task(work, name=name)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
+        task.cancel()
+        raise
+
+
 async def finish_in_thread(
     function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs
 ) -> _T:
