@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 from tokenize import TokenError
 
+from wesemu.engines.processes import PROCESS_LIMIT_ADVICE
 from wesemu.runs.model import RunFailure
 from wesemu.runs.run_directory import Workspace, open_below, read_end
 from wesemu.util.text import failure_reason, without_paths
@@ -113,7 +114,7 @@ def hint(exit_code: int | None, text: str) -> str | None:
     if _FULL_DISK in text:
         return "the disk is full; free some space and submit again"
     if _NO_PROCESS.search(text):
-        return "the limit of processes is reached; raise it (ulimit -u, TasksMax=) and submit again"
+        return f"{PROCESS_LIMIT_ADVICE} and submit again"
     if (advice := slurm_hint(text)) is not None:
         return advice
     if (module := missing_module_hint(text)) is not None:

@@ -25,6 +25,7 @@ _STEP_SECONDS = 0.005
 _OOM_SCORE = 500
 """Counts like half of the memory of the machine on top of the process's own (proc(5))."""
 
+PROCESS_LIMIT_ADVICE = "the limit of processes is reached; raise it (ulimit -u, TasksMax=)"
 
 _FORK_SECONDS = 20.0
 _FORK_PAUSE_SECONDS = 0.2
@@ -42,8 +43,7 @@ def start_when_possible(start: Callable[[], T]) -> T:
             return start()
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                advice = "the limit of processes is reached; raise it (ulimit -u, TasksMax=)"
-                raise BlockingIOError(errno.EAGAIN, advice) from error
+                raise BlockingIOError(errno.EAGAIN, PROCESS_LIMIT_ADVICE) from error
         time.sleep(_FORK_PAUSE_SECONDS)
 
 

@@ -122,19 +122,10 @@ SandboxMode = Literal["auto", "landlock", "bubblewrap", "none"]
 
 _CREDENTIALS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".aliyun", ".alibabacloud", ".oss", ".ossutilconfig"),
-    *(
-        ".s3cfg",
-        ".boto",
-        ".mc",
-        ".mcli",
-        ".config/rclone",
-        ".config/gcloud",
-        ".oci",
-        ".vault-token",
-    ),
+    *(".s3cfg", ".boto", ".mc", ".mcli", ".config/rclone", ".config/gcloud", ".oci"),
     *(".config/gh", ".config/git/credentials", ".git-credentials", ".config/oss", ".dockstore"),
     *(".docker", ".config/containers", ".kube", ".terraform.d", ".netrc", ".pypirc", ".npmrc"),
-    *(".pgpass", ".my.cnf", ".kaggle", ".password-store", ".local/share/keyrings"),
+    *(".vault-token", ".pgpass", ".my.cnf", ".kaggle", ".password-store", ".local/share/keyrings"),
     *(".bash_history", ".zsh_history", ".python_history"),
 )
 """Credentials in a home folder."""

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from wesemu.engines.cwl.worker import INPUTS, ErrorCollector, call_main, write_job_order
+from wesemu.engines.cwl.worker import (
+    ATTACH_HINT,
+    INPUTS,
+    ErrorCollector,
+    call_main,
+    write_job_order,
+)
 from wesemu.engines.library_worker import WorkerContext
 from wesemu.runs.model import Graph, PlannedTask, RunFailure, graph_of
 
@@ -55,7 +61,7 @@ def _missing_files(value: Any, work: Path) -> Iterator[str]:
 def _missing_failure(name: str) -> RunFailure:
     return RunFailure(
         f"the input {name} does not exist",
-        hint="attach the file, and name it in the parameters as it was attached",
+        hint=ATTACH_HINT,
     )
 
 

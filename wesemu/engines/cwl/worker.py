@@ -215,12 +215,14 @@ _EXPRESSION = re.compile(
 )
 _JS_ERROR = re.compile(r"(?:Uncaught )?[A-Za-z]*Error\b.*")
 _FAILED_EXPRESSION = "Failed to evaluate expression"
+ATTACH_HINT = "attach the file, and give the name of the attachment in the parameters"
+
 _HINTS = {
     "DockerRequirement under 'requirements'": "the tool requires a container and this server "
     "runs none; move DockerRequirement to hints, or install docker, podman or apptainer there",
     "NodeJS": "JavaScript expressions need node on PATH",
     "Missing required": "give every input without a default as a parameter",
-    "No such file": "attach the file, and name it in the parameters as it was attached",
+    "No such file": ATTACH_HINT,
 }
 
 
