@@ -23,6 +23,7 @@ from wesemu.cli import (
 from wesemu.cli.output import (
     ExitStatus,
     describe_os_error,
+    discard_output,
     on_terminal,
     print_note,
     print_result,
@@ -72,6 +73,7 @@ def execute(arguments: Sequence[str] | None = None) -> None:
         message = describe_os_error(error)
         if message is None:
             raise
+        discard_output()
         print_note(f"wesemu: {message}")
         sys.exit(ExitStatus.MACHINE)
     except MemoryError:

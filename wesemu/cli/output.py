@@ -80,6 +80,17 @@ def describe_os_error(error: OSError) -> str | None:
     return os_sentence(error)
 
 
+def discard_output() -> None:
+    """Discard what standard output holds if it cannot be written, as on a full disk.
+
+    Otherwise Python would try again at its exit, print a traceback and end with status 120.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def check_output() -> None:
     """Raise BrokenPipeError if the reader of standard output has ended, as in `| head -1`.
 

@@ -1,6 +1,7 @@
 """Exit statuses by error."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,10 +44,14 @@ def test_a_full_disk_is_said() -> None:
     assert describe_os_error(OSError(errno.ENOSPC, "No space")) == "the disk is full"
 
 
-def test_a_full_disk_behind_stdout_is_said() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_said(unbuffered: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "wesemu.cli", "--version"], stdout=full, stderr=subprocess.PIPE
+            [sys.executable, "-m", "wesemu.cli", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert (done.returncode, done.stderr) == (ExitStatus.MACHINE, b"wesemu: the disk is full\n")
 
