@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -15,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from api.admin.conftest import Client, Control
 from api.admin.test_faults import asked, ended
 from structlog.testing import capture_logs
+from support.remove_tree import remove_tree
 from support.waiting import eventually
 
 from wesemu.app import RUNS, create_app
@@ -155,7 +155,7 @@ async def test_folders_that_were_removed_are_made_again(
 ) -> None:
     """An administrator may remove `cache/` to free space, while the server runs."""
     for name in ("buckets", "cache", "references", "runs"):
-        await asyncio.to_thread(shutil.rmtree, settings.data / name)
+        await asyncio.to_thread(remove_tree, settings.data / name)
     body: dict[str, Any] = {"json": {"older_than_days": 1}} if path == "prune" else {}
     body = {"data": b">chr1\nACGT\n"} if path.startswith("references") else body
     async with client.post(f"/_wesemu/{path}", **body) as answer:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
+from support.remove_tree import remove_tree
 from support.waiting import soon
 
 from wesemu.app import create_app
@@ -222,7 +222,7 @@ async def test_a_removed_folder_of_leases_is_made_again_for_the_next_run(
     serve: Serve, settings: Settings
 ) -> None:
     client = await serve(cores=2)
-    await asyncio.to_thread(shutil.rmtree, settings.data / "leases")
+    await asyncio.to_thread(remove_tree, settings.data / "leases")
     await ended(client, (await send(client))["run_id"])
     node = await asyncio.to_thread((settings.data / "leases/node.json").read_text)
     assert json.loads(node)["cores"] == 2

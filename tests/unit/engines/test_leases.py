@@ -1,7 +1,6 @@
 """Leases in a real folder, between threads and processes, some of which are killed."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from threading import Event
 
 import pytest
 from support.leases import HOLDER, STRESS, most_at_once
+from support.remove_tree import remove_tree
 
 from wesemu.engines import leases
 from wesemu.engines.lease_queue import Capacity
@@ -311,10 +311,6 @@ def test_task_that_is_not_needed_any_more_leaves_the_queue(
     held.release()
 
 
-def remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder)
-
-
 def empty_folder(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink(missing_ok=True)
@@ -333,7 +329,7 @@ def garble_node(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [remove_folder, empty_folder, empty_node, remove_node, garble_node]
+    "damage", [remove_tree, empty_folder, empty_node, remove_node, garble_node]
 )
 def test_a_folder_that_somebody_damages_is_made_again(
     folder: Path, threads: ThreadPoolExecutor, damage: Callable[[Path], None]
@@ -356,7 +352,7 @@ def test_a_folder_that_somebody_damages_is_made_again(
 
 def test_the_server_declares_its_node_again(folder: Path) -> None:
     capacity = Capacity(2, 1000)
-    for damage in (remove_folder, empty_folder, empty_node):
+    for damage in (remove_tree, empty_folder, empty_node):
         damage(folder)
         declare_again(folder, capacity)
         lease_client(folder).take(ALL).release()
