@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from api.oss.fixtures import Client, oss_application, read, start_oss_server
 from pytest_aiohttp import AiohttpClient
 from structlog.testing import capture_logs
@@ -219,6 +219,20 @@ async def test_an_upload_that_breaks_off_is_no_fault_of_the_server(root: Path) -
             await asyncio.sleep(0.01)
         await runner.cleanup()
     assert [log for log in logs if log["log_level"] == "error"] == []
+
+
+async def test_a_file_that_is_truncated_while_it_is_sent_ends_the_connection(
+    client: Client, bucket: Path
+) -> None:
+    """The rest cannot come: without the end, the client would wait for it."""
+    with (bucket / "reads.fq").open("wb") as file:
+        file.truncate(64 << 20)  # more than the sockets hold
+    response = await client.get("/oss/genes/reads.fq")
+    with (bucket / "reads.fq").open("r+b") as file:
+        file.truncate(10)
+    async with asyncio.timeout(30):
+        with pytest.raises(ClientPayloadError):
+            await response.read()
 
 
 async def test_packed_bytes_are_kept_packed(client: Client, bucket: Path) -> None:

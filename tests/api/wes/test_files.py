@@ -1,5 +1,6 @@
 """Logs and outputs by URL: whole or by Range, for the run's owner only, never other files."""
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientPayloadError
 from api.wes.fixtures import Client, Ended, Submit, ask, fetch, fetch_text
 
 from wesemu.runs.run_directory import open_below
@@ -62,6 +64,21 @@ async def test_a_log_that_grows_is_sent_as_far_as_it_is_written(
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert await answer.read() == b"half a li"
+
+
+async def test_a_file_that_is_truncated_while_it_is_sent_ends_the_connection(
+    wes: Client, submit: Submit, settings: Settings
+) -> None:
+    """The rest cannot come: without the end, the client would wait for it."""
+    run_id = await submit([{"wait": "gate"}])
+    log = settings.data / "runs" / run_id / "stdout.log"
+    with log.open("wb") as file:
+        file.truncate(64 << 20)  # more than the sockets hold
+    async with wes.get(f"{RUNS}/{run_id}/stdout") as answer:
+        os.truncate(log, 10)
+        async with asyncio.timeout(30):
+            with pytest.raises(ClientPayloadError):
+                await answer.read()
 
 
 @pytest.mark.parametrize(

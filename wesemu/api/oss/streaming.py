@@ -337,10 +337,16 @@ class ObjectResponse(web.StreamResponse):
         self._object.close()
 
     async def _send(self, length: int) -> None:
-        end = self._offset + length
-        for offset in range(self._offset, end, _CHUNK):
+        """Send `length` bytes. Raises ConnectionError if the file has become shorter meanwhile."""
+        offset, end = self._offset, self._offset + length
+        while offset < end:
             size = min(_CHUNK, end - offset)
-            await self.write(await asyncio.to_thread(os.pread, self._object.fileno(), size, offset))
+            chunk = await asyncio.to_thread(os.pread, self._object.fileno(), size, offset)
+            if not chunk:
+                # the client would wait for the rest, so the connection must end
+                raise ConnectionResetError("the file was truncated while it was being sent")
+            await self.write(chunk)
+            offset += len(chunk)
 
 
 def _was_decompressed(request: web.Request) -> bool:

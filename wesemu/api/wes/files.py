@@ -242,17 +242,26 @@ class OpenedFile(web.FileResponse):
 
     def __init__(self, request: web.Request, file: io.FileIO, headers: dict[str, str]) -> None:
         """Take over an open file. Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable."""
+        status = os.fstat(file.fileno())
         try:
-            self._sends_range = range_applies(request, os.fstat(file.fileno()))
+            self._sends_range = range_applies(request, status)
         except web.HTTPException:
             file.close()
             raise
         super().__init__(f"/dev/fd/{file.fileno()}", headers=headers)
         self._file = file
+        self._size = status.st_size
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        """Send the file. Raises ConnectionError if it has become shorter meanwhile."""
         try:
-            return await super().prepare(request if self._sends_range else _without_range(request))
+            writer = await super().prepare(
+                request if self._sends_range else _without_range(request)
+            )
+            if os.fstat(self._file.fileno()).st_size < self._size:
+                # the client would wait for the rest, so the connection must end
+                raise ConnectionResetError("the file was truncated while it was being sent")
+            return writer
         finally:
             self._file.close()
 
