@@ -1,19 +1,18 @@
 """Compare called variants with a truth set, by genotype and whatever their notation.
 
 `compare` scores two VCF files. Below it: a canonical form for alleles, matching by haplotypes, and
-readers for VCF, BED and FASTA, plain or gzip.
+readers for VCF and FASTA, plain or gzip.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from wesemu.errors import InputError
-from wesemu.genomics.fastq_file import GZIP_FAULTS, GZIP_MAGIC, open_gzip
+from wesemu.genomics.regions import Interval, check_contigs, joined, read_lines, read_targets
 
 # The canonical form of an allele: the same change always has the same form.
 
@@ -195,7 +194,7 @@ def _apply(sequence: str, start: int, end: int, changes: Sequence[HaplotypeChang
     return "".join(pieces)
 
 
-# Read VCF, BED and FASTA files, plain or gzip.
+# Read VCF and FASTA files, plain or gzip.
 
 
 class Record(NamedTuple):
@@ -208,25 +207,6 @@ class Record(NamedTuple):
     ref: str
     alts: tuple[tuple[str, int], ...]
     line: int
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines of a text file; gzip and bgzip are recognised by content.
-
-    Raises InputError for data that is cut or damaged.
-    """
-    number = 0
-    with path.open("rb") as raw:
-        compressed = raw.peek(2)[:2] == GZIP_MAGIC
-        stream = open_gzip(raw) if compressed else raw
-        with TextIOWrapper(stream, encoding="utf-8", errors="replace") as text:
-            try:
-                for number, line in enumerate(text, start=1):
-                    yield number, line.rstrip("\r\n")
-            except GZIP_FAULTS as error:
-                raise InputError(
-                    f"{path.name} is damaged after line {number}: {error}", file=path.name
-                ) from error
 
 
 def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Record]]:
@@ -276,36 +256,6 @@ def _parse_record(fields: list[str], number: int) -> Record:
         if alleles[index].isalpha()
     )
     return Record(int(fields[1]) - 1, alleles[0], alts, number)
-
-
-def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """Return half-open 0-based intervals by contig: sorted, with overlapping ones joined.
-
-    Raises InputError for a line that is not an interval.
-    """
-    intervals: dict[str, list[tuple[int, int]]] = {}
-    for number, line in read_lines(path):
-        if not line.strip() or line.startswith("#") or line.split()[0] in ("track", "browser"):
-            continue
-        try:
-            contig, start, end = line.split()[:3]
-            intervals.setdefault(contig, []).append((int(start), int(end)))
-        except ValueError as error:
-            raise InputError(
-                f"{path.name}, line {number} is not a BED interval: {line[:60]!r}",
-                file=path.name,
-                record=number,
-            ) from error
-    return {contig: _join(unsorted) for contig, unsorted in intervals.items()}
-
-
-def _join(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(intervals):
-        if joined and start <= joined[-1][1]:
-            start, end = joined[-1][0], max(end, joined.pop()[1])
-        joined.append((start, end))
-    return joined
 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
@@ -391,8 +341,8 @@ def compare(
     is in memory. Calls below `min_quality` (Phred) are left out; calls without a QUAL stay. With
     `bed`, only alleles that begin inside count, but alleles outside may match them.
 
-    Raises InputError for a file that is cut or of another type, and where alleles do not agree
-    with the reference.
+    Raises InputError for a file that is cut or of another type, where alleles do not agree with the
+    reference, and for a BED without any of its contigs.
     """
     total = Comparison(Score(0, 0, 0, 0), Score(0, 0, 0, 0), 0)
     for _, _, verdict in verdicts(truth, calls, reference, bed=bed, min_quality=min_quality):
@@ -409,16 +359,20 @@ def verdicts(
 ) -> Iterator[tuple[str, str, Verdict]]:
     """Yield name, sequence and verdict of each contig; arguments and errors as for `compare`."""
     expected, called = read_vcf(truth), read_vcf(calls, min_quality)
-    regions = None if bed is None else read_bed(bed)
+    intervals = [] if bed is None else sorted(read_targets(bed))
+    lengths = dict[str, int]()
     for contig, sequence in read_fasta(reference):
+        lengths[contig] = len(sequence)
         verdict = match(
             sequence,
             _changes(sequence, expected.pop(contig, []), truth, reference),
             _changes(sequence, called.pop(contig, []), calls, reference),
         )
-        if regions is not None:
-            verdict = _restrict(verdict, regions.get(contig, []))
+        if bed is not None:
+            verdict = _restrict(verdict, joined(x for x in intervals if x.contig == contig))
         yield contig, sequence, verdict
+    if bed is not None and lengths.keys().isdisjoint(each.contig for each in intervals):
+        check_contigs(intervals, lengths, bed.name)
     for path, left in ((truth, expected), (calls, called)):
         for contig, records in left.items():
             raise _disagreement(path, records[0], f"{reference.name} has no contig {contig}")
@@ -468,15 +422,15 @@ def _disagreement(path: Path, record: Record, what: str) -> InputError:
     )
 
 
-def _restrict(verdict: Verdict, intervals: Sequence[tuple[int, int]]) -> Verdict:
-    """Return the changes that begin inside the intervals (sorted, disjoint, half-open)."""
-    starts = [start for start, _ in intervals]
+def _restrict(verdict: Verdict, intervals: Sequence[Interval]) -> Verdict:
+    """Return the changes that begin inside the intervals (sorted, disjoint)."""
+    starts = [each.start for each in intervals]
 
     def inside(changes: Iterable[HaplotypeChange]) -> list[HaplotypeChange]:
         kept = []
         for change in changes:
             nearest = bisect_right(starts, change.start) - 1
-            if nearest >= 0 and change.start < intervals[nearest][1]:
+            if nearest >= 0 and change.start < intervals[nearest].end:
                 kept.append(change)
         return kept
 

@@ -6,12 +6,13 @@ unknown contigs and end with an empty VCF.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
 
 from wesemu.errors import InputError
 from wesemu.genomics.bwa_index import read_fai
-from wesemu.genomics.compare import read_lines
+from wesemu.genomics.fastq_file import GZIP_FAULTS, GZIP_MAGIC, open_gzip
 
 NUMBER = re.compile(r"[0-9]{1,12}")
 """A position, or a ploidy, in a file of regions."""
@@ -78,6 +79,25 @@ def rows(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
             )
         if line.strip() and not line.startswith("#"):
             yield number, _BLANKS.split(line.strip())
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines of a text file; gzip and bgzip are recognised by content.
+
+    Raises InputError for data that is cut or damaged.
+    """
+    number = 0
+    with path.open("rb") as raw:
+        compressed = raw.peek(2)[:2] == GZIP_MAGIC
+        stream = open_gzip(raw) if compressed else raw
+        with TextIOWrapper(stream, encoding="utf-8", errors="replace") as text:
+            try:
+                for number, line in enumerate(text, start=1):
+                    yield number, line.rstrip("\r\n")
+            except GZIP_FAULTS as error:
+                raise InputError(
+                    f"{path.name} is damaged after line {number}: {error}", file=path.name
+                ) from error
 
 
 def contig_lengths(fasta: Path) -> dict[str, int]:

@@ -131,6 +131,18 @@ def test_only_what_begins_inside_the_bed_counts(tmp_path: Path, reference: Path)
     assert result.all == Score(tp=1, tp_calls=1, fp=1, fn=1)
 
 
+def test_a_bed_of_another_naming_is_refused(tmp_path: Path, reference: Path) -> None:
+    bed = tmp_path / "truth.bed"
+    bed.write_text("chrc\t0\t40\n")
+    truth = vcf(tmp_path / "truth.vcf", "3 T C 0/1")
+    with pytest.raises(InputError, match=r"truth\.bed, line 1: .*names it 'c'"):
+        compare(truth, truth, reference, bed=bed)
+    bed.write_text("other\t0\t40\nc\t0\t40\n")  # the bed may be of more contigs
+    assert compare(truth, truth, reference, bed=bed).all == Score(1, 1, 0, 0)
+    bed.write_text("\ufeffc\t0\t40\n", encoding="utf-8")
+    assert compare(truth, truth, reference, bed=bed).all == Score(1, 1, 0, 0)
+
+
 def test_alleles_that_nobody_carries_are_no_calls(tmp_path: Path, reference: Path) -> None:
     truth = vcf(tmp_path / "truth.vcf", "3 T C ./1")
     calls = vcf(
