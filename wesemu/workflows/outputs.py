@@ -19,6 +19,7 @@ from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
 from wesemu.storage.remote import ByteCallback, RemoteKey, WebFile, redacted_url
 from wesemu.storage.remote_upload import PendingUpload, RemoteUpload, Uploader
+from wesemu.util.text import os_reason
 from wesemu.workflows.locations import Locations
 from wesemu.workflows.params import MappingParams, WgsParams
 
@@ -143,7 +144,8 @@ async def _finish(
     uploads: Sequence[tuple[OutputFile, PendingUpload]],
     publish: Callable[[], Awaitable[Delivery]],
 ) -> Delivery:
-    """Create the objects of `uploads` in order, then `publish`. Stop at the first failure."""
+    """Create the objects of `uploads` in order, then `publish` the others. Stop at the first
+    failure."""
     finished: list[str] = []
     for output, upload in uploads:
         try:
@@ -153,7 +155,10 @@ async def _finish(
         finished.append(output.name)
         mark = _location_path(upload.upload.record)
         await asyncio.to_thread(mark.unlink, missing_ok=True)
-    return await publish()
+    try:
+        return await publish()
+    except (WesemuError, OSError) as error:  # the objects stay, so the run must list them
+        return Delivery(_unpublished(outputs, finished), _local_failure(error))
 
 
 def _unpublished(
@@ -173,12 +178,25 @@ def _remote_names(publications: Iterable[Publication]) -> set[str]:
     return {each.name for each in publications if each.url is not None and each.destination is None}
 
 
+_HINT = (
+    "nothing is lost: all results are in the run's outputs; correct the problem and fetch them "
+    "from there, or send the request again"
+)
+
+
 def _failure(output: OutputFile, error: Exception) -> RunFailure:
     return RunFailure(
         message=f"the result {output.name} was not sent to {output.published}: {error}",
-        hint="nothing is lost: all results are in the run's outputs; correct the problem and fetch "
-        "them from there, or send the request again",
+        hint=_HINT,
         file=output.published,
+    )
+
+
+def _local_failure(error: Exception) -> RunFailure:
+    reason = os_reason(error) if isinstance(error, OSError) else str(error)
+    return RunFailure(
+        message=f"the results for the buckets of this server were not published: {reason}",
+        hint=_HINT,
     )
 
 

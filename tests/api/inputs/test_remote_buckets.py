@@ -351,6 +351,34 @@ async def test_a_cancel_that_comes_after_the_first_result_has_no_effect(
     assert published >= {"oss://lab/out/s.bam.bai", "oss://genes/out/s.vcf.gz"}
 
 
+@pytest.mark.parametrize("side", ["oss"], indirect=True)
+async def test_a_run_that_cannot_publish_here_lists_what_it_sent_elsewhere(
+    serve: Serve,
+    side: Side,
+    remote: Mapping[str, Any],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the BAM is sent, a folder takes the name of the VCF in the local bucket."""
+    await asyncio.to_thread(fill, side, READS)
+    runs = await serve(remote_buckets=remote)
+    real = type(await asyncio.to_thread(side.store)).put
+
+    def put(self: object, *arguments: Any) -> None:
+        (settings.data / "buckets/genes/out/s.vcf.gz").mkdir(parents=True, exist_ok=True)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", put)
+    run = await ended(runs, await runs.submit(LOCAL_OWNER, calling()))
+    assert run.state is RunState.SYSTEM_ERROR
+    assert run.failure is not None
+    assert "buckets of this server were not published: " in run.failure.message
+    published = {each.name: each.published for each in run.outputs}
+    assert published["bam"] == "oss://lab/out/s.bam"
+    assert published["vcf"] is None
+    assert (runs.workspace(run).outputs / "results" / "calls.vcf.gz").is_file()
+
+
 async def test_without_the_extra_the_run_says_what_to_install(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
