@@ -110,6 +110,10 @@ def test_a_ploidy_file_is_read_for_the_sex_of_each_sample(tmp_path: Path) -> Non
     assert sexes("2") == [None, None, None]
     with pytest.raises(CommandRefused, match="the sexes XX and XY; leave --sex out"):
         sexes("oss://genes/ploidy.txt", "XY")
+    text = "sample,sex,fastq_1,fastq_2\na,F,a1,a2\n"  # the file may have lines for M only
+    samples = read_sheet(sheet(tmp_path, text))
+    assert sexes("oss://genes/ploidy.txt") == ["F"]
+    assert sexes("oss://genes/ploidy.txt", "female") == ["female"]
     text = "sample,sex,fastq_1,fastq_2\na,XX,a1,a2\na,XY,a3,a4\n"
     with pytest.raises(CommandRefused, match="line 3: sample a has another sex"):
         read_sheet(sheet(tmp_path, text))

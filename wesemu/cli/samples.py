@@ -83,9 +83,9 @@ def plan_runs(
 ) -> list[SampleRun]:
     """Return a run for each sample. `outputs` are keys with `{sample}` in place of the name.
 
-    Values that are None are left out. If the ploidy is a file and the sheet names several sexes,
-    each run has the sex of its sample. Raise CommandRefused if two samples would have the same
-    output, or if `common` has one sex for all of these.
+    Values that are None are left out. If the ploidy is a file, each run has the sex of its sample,
+    or that of `common`. Raise CommandRefused if two samples would have the same output, or if
+    `common` has one sex for samples of several sexes.
     """
     sexes = _sexes(samples, common)
     for flag, key in outputs.items():
@@ -118,9 +118,11 @@ def _sexes(
     """Return the sex of each sample that has one, if they select lines of a ploidy file."""
     sexes = {sample: lanes[0].sex for sample, lanes in samples.items() if lanes[0].sex}
     names = list(dict.fromkeys(sexes.values()))
-    if "://" not in str(common.get("ploidy")) or len(names) < 2:
+    if "://" not in str(common.get("ploidy")):
         return {}
     if common.get("sex") is not None:
+        if len(names) < 2:
+            return {}
         raise CommandRefused(
             f"--sex: the samples of the sheet have the sexes {' and '.join(names)}; leave --sex "
             "out, and name the sexes in the ploidy file as in the sheet",
