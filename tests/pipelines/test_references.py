@@ -89,6 +89,7 @@ def test_alt_contigs_are_used(workflow, sample, tmp_path, suffix, mapper):
     results = workflow("wgs").succeed(sample(reference) | {"mapper": mapper})
     assert called(results / "calls.vcf.gz") == SAMPLE_S.sites
     assert "\tAH:*" in samtools_header(results / "aligned.bam")
+    assert json.loads((results / "summary.json").read_text())["warnings"] == []
 
 
 def samtools_header(bam: Path) -> str:
@@ -109,6 +110,8 @@ def test_without_the_list_the_variant_that_alt_contigs_hide_is_lost(workflow, sa
     Path(f"{reference}.alt").unlink()
     results = workflow("wgs").succeed(sample(reference))
     assert ("c1", 2500) not in called(results / "calls.vcf.gz")
+    (warning,) = json.loads((results / "summary.json").read_text())["warnings"]
+    assert "has ALT contigs (1, such as c1_alt) without a list" in warning
 
 
 def test_the_list_of_another_reference_is_refused(workflow, sample, tmp_path):

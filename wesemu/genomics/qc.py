@@ -143,6 +143,7 @@ def _describe(arguments: argparse.Namespace) -> None:
     contigs = read_fai(str(arguments.reference))
     arguments.idxstats.write_text(idxstats(arguments.index, contigs), encoding="utf-8")
     markdup = json.loads(arguments.markdup.read_text()) if arguments.markdup else None
+    has_list = Path(f"{arguments.reference}.alt").exists()
     summary = summarize_mapping(
         sample=arguments.sample,
         tools=dict(arguments.tool or []),
@@ -153,6 +154,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         libraries=arguments.libraries,
         genome=sum(int(length) for _, length in contigs),
         notes=arguments.note,
+        unlisted=[] if has_list else [name for name, _ in contigs],
     )
     write_summary(summary, arguments.summary)
 

@@ -8,6 +8,7 @@ reference has changed: then its exit status is 65, and `--error` holds the messa
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -30,6 +31,8 @@ _MANY_DUPLICATES = 50
 _EVEN_INSERTS = 5
 """Standard deviation of the insert size, in bases; sheared DNA has 20 and more."""
 _FEW_READS = 1000
+_ALTERNATE = re.compile(r"\S+_(alt|fix|hap\d+)|HLA-\S+|CHR_HS\S+")
+"""Names of ALT contigs: UCSC's for GRCh38 and hg19, bwa.kit's HLA, and Ensembl's."""
 
 
 def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[str]]]:
@@ -60,12 +63,14 @@ def summarize_mapping(
     genome: int,
     notes: Sequence[str] = (),
     libraries: int = 1,
+    unlisted: Sequence[str] = (),
 ) -> Summary:
     """Return the summary of a mapping.
 
     `counts` is the report of `align`. `flagstat` and `markdup` (None: duplicates were not marked)
     are JSON reports of samtools, `stats` is the report of `samtools stats`. `genome` is in bases.
-    `notes` are sentences about the tools.
+    `notes` are sentences about the tools, `unlisted` the contigs of a reference without a list of
+    ALT contigs.
     """
     sections = read_sections(stats, ("SN", "IS", "COV"))
     numbers = {row[0].rstrip(":"): float(row[1]) for row in sections["SN"]}
@@ -94,7 +99,11 @@ def summarize_mapping(
         "insert_size": _insert_size(sections["IS"], numbers),
         "coverage": _coverage(sections["COV"], genome),
     }
-    warnings = [*_mapping_warnings(summary), *_lane_warnings(counts.get("lanes", []))]
+    warnings = [
+        *_mapping_warnings(summary),
+        *_alternate_warnings(unlisted),
+        *_lane_warnings(counts.get("lanes", [])),
+    ]
     return summary | {"targets": None, "variants": None, "warnings": warnings, "notes": [*notes]}
 
 
@@ -185,6 +194,19 @@ def _mapping_warnings(summary: Summary) -> list[str]:
             "different fragments."
         )
     return warnings
+
+
+def _alternate_warnings(unlisted: Sequence[str]) -> list[str]:
+    """Warn about ALT contigs that the mapper takes for other places of the genome."""
+    alternates = [name for name in unlisted if _ALTERNATE.fullmatch(name)]
+    if not alternates:
+        return []
+    return [
+        f"The reference has ALT contigs ({len(alternates):,}, such as {alternates[0]}) without a "
+        "list of them: reads that also match one have mapping quality 0, and variants there may be "
+        "missing. Put the list (FASTA.alt of bwa.kit) beside the FASTA, or take a reference "
+        "without ALT contigs."
+    ]
 
 
 def summarize_variants(

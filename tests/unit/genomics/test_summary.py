@@ -59,6 +59,7 @@ def summarize(
     proper: int = 960,
     duplicates: int = 10,
     counts: dict | None = None,
+    unlisted: tuple[str, ...] = (),
 ) -> dict:
     markdup = {
         "EXAMINED": mapped,
@@ -75,6 +76,7 @@ def summarize(
         stats=stats,
         markdup=markdup,
         genome=1000,
+        unlisted=unlisted,
     )
 
 
@@ -100,6 +102,11 @@ def test_figures_are_taken_from_the_reports(stats):
         ({"mapped": 400}, "Only 40.0 % of the reads map"),
         ({"proper": 100}, "Only 10.0 % of the reads are properly paired"),
         ({"duplicates": 900}, "91.84 % of the mapped reads are duplicates"),
+        (
+            {"unlisted": ("chr6", "chr6_GL000256v2_alt", "chrUn_KI270302v1", "HLA-A*01:01:01:01")},
+            "The reference has ALT contigs (2, such as chr6_GL000256v2_alt) without a list",
+        ),
+        ({"unlisted": ("chr6", "chr6_apd_hap1", "alt")}, "The reference has ALT contigs (1, such"),
     ],
 )
 def test_odd_figures_are_warned_of(stats, odd, words):
