@@ -21,6 +21,7 @@ from wesemu import __version__
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import replaceable, safe_name
+from wesemu.util.cancellation import close, open_in_thread
 from wesemu.util.text import is_host, name_full_disk, network_reason
 
 T = TypeVar("T")
@@ -151,7 +152,7 @@ def _size_of(path: Path) -> int | None:
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     """Yield the content of a file. Raises OSError with its name, also if reading fails."""
-    file = await asyncio.to_thread(path.open, "rb")
+    file = await open_in_thread(close, path.open, "rb")
     with file:
         while chunk := await asyncio.to_thread(_read, file, _CHUNK):
             yield chunk
@@ -283,8 +284,8 @@ class Transport:
         target = await asyncio.to_thread(replaceable, target)
         # a name of its own: other downloads may write the same target
         temporary = target.with_name(f".wesemu-{secrets.token_hex(8)}.part")
-        file = await asyncio.to_thread(temporary.open, "xb")
         try:
+            file = await open_in_thread(close, temporary.open, "xb")
             with name_full_disk(target), file:
                 async for chunk in self.chunks(url, method=method, slow=slow):
                     await asyncio.to_thread(file.write, chunk)

@@ -15,8 +15,9 @@ from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.storage.upload_file import UploadFile
 from wesemu.util.block_writer import write_blocks
-from wesemu.util.cancellation import finish_in_thread
+from wesemu.util.cancellation import finish_in_thread, open_in_thread
 
 _PAGE = 200
 _LONGEST_PREFIX = 4096
@@ -179,7 +180,7 @@ async def receive(store: ObjectStore, bucket: str, form: FormReader) -> str:
 async def _store(store: ObjectStore, bucket: str, key: str, part: FormPart) -> None:
     """Store a file. The object appears when the part is complete."""
     await asyncio.to_thread(store.check, bucket, key)
-    upload = await asyncio.to_thread(store.new_upload, bucket)
+    upload = await open_in_thread(UploadFile.close, store.new_upload, bucket)
     try:
         await write_blocks(part.chunks, [upload.store, upload.digest], upload.sync)
         digests = await asyncio.to_thread(upload.finish)

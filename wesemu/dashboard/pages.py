@@ -34,6 +34,7 @@ from wesemu.errors import (
 )
 from wesemu.runs.model import RunState
 from wesemu.runs.run_directory import open_below
+from wesemu.util.cancellation import close, open_in_thread
 
 T = TypeVar("T")
 
@@ -318,7 +319,7 @@ async def send_file(
     request: web.Request, root: Path, path: str, *, download: bool
 ) -> web.StreamResponse:
     """Send a file below `root`. A browser saves it if `download`, else shows it as plain text."""
-    file = await asyncio.to_thread(open_below, root, path)
+    file = await open_in_thread(close, open_below, root, path)
     if file is None:
         raise NotFound(f"there is no file {path[:200]!r}")
     return OpenedFile(request, file, file_headers(path, download=download))

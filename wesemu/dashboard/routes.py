@@ -53,6 +53,7 @@ from wesemu.runs.ports import DryRunResult
 from wesemu.runs.queries import RunStatistics
 from wesemu.runs.service import RunService
 from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.objects import open_object
 from wesemu.util.cancellation import finish_in_thread
 from wesemu.workflows.params import PARAMS
 
@@ -405,7 +406,7 @@ class DashboardHandlers:
     async def object(self, request: web.Request) -> web.StreamResponse:
         """Send an object, with ranges."""
         bucket, key = request.match_info["bucket"], request.match_info["key"]
-        _, file = await asyncio.to_thread(self._objects.store.open, bucket, key)
+        _, file = await open_object(self._objects.store, bucket, key)
         return OpenedFile(request, file, file_headers(key, download=True))
 
     async def upload(self, request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ from typing import Any
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject
 from wesemu.util.block_writer import Step, write_blocks
+from wesemu.util.cancellation import close, open_in_thread
 
 _NAME_LIMIT = 255
 _PATH_LIMIT = 1024
@@ -176,7 +177,8 @@ class RunDirectoryDraft:
             raise InvalidRequest(f"two attachments are called {name!r}; names must differ")
         self._taken.add(folded)
         try:
-            file = await asyncio.to_thread(_create, self.workspace.attachments / relative)
+            target = self.workspace.attachments / relative
+            file = await open_in_thread(close, _create, target)
         except (FileExistsError, NotADirectoryError) as error:
             raise InvalidRequest(
                 f"the attachment {name!r} collides with another one's name"

@@ -20,6 +20,7 @@ from wesemu.storage.checksums import Crc64, combine_crc64
 from wesemu.storage.listing import KeyPage, KeyWalk, page
 from wesemu.storage.object_records import KEY, ObjectInfo, ObjectPath, ObjectRecord, hashed
 from wesemu.storage.upload_file import Digests, UploadFile, held_open
+from wesemu.util.cancellation import open_in_thread
 
 BUCKET = "bucket"
 """The `field` of errors about the bucket's name."""
@@ -243,6 +244,11 @@ class ObjectStore:
             target.records.save(target.key, status, record)
         sync_folders(target.path, target.folder)
         return target.info_with(status, record)
+
+
+async def open_object(store: ObjectStore, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
+    """Call `ObjectStore.open` in a thread. A cancelled caller leaves no open file."""
+    return await open_in_thread(lambda opened: opened[1].close(), store.open, bucket, key)
 
 
 def _open(target: ObjectPath) -> tuple[ObjectInfo, io.FileIO]:

@@ -1,6 +1,7 @@
 """Work that goes on when its caller is cancelled: the caller waits for its end."""
 
 import asyncio
+import io
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -45,3 +46,31 @@ async def finish_in_thread(
     return await finish_despite_cancel(
         asyncio.to_thread(function, *arguments, **named), f"finish {function.__name__}"
     )
+
+
+async def open_in_thread(
+    release: Callable[[_T], object],
+    function: Callable[_P, _T],
+    *arguments: _P.args,
+    **named: _P.kwargs,
+) -> _T:
+    """Return what `function` opens or creates in a thread.
+
+    If the caller is cancelled, it waits until `function` has returned, and passes the result to
+    `release` in a thread. After a cancelled `asyncio.to_thread`, nobody would have the result.
+    """
+    name = f"open by {function.__name__}"
+    task = asyncio.create_task(asyncio.to_thread(function, *arguments, **named), name=name)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            await asyncio.to_thread(release, task.result())
+        raise
+
+
+def close(file: io.IOBase | None) -> None:
+    """Close a file, if there is one: a `release` for `open_in_thread`."""
+    if file is not None:
+        file.close()

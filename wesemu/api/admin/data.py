@@ -22,6 +22,7 @@ from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.storage import snapshots
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.snapshots import PathMarks, SnapshotCounts, SnapshotState
+from wesemu.util.cancellation import close, open_in_thread
 
 log = structlog.get_logger("wesemu.references")
 
@@ -32,16 +33,20 @@ _MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3")
 @asynccontextmanager
 async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
     """Yield a new folder on the disk of the data directory, and delete it afterwards."""
-    folder = await asyncio.to_thread(_new_folder, data)
+    folder = await open_in_thread(_remove, _new_folder, data)
     try:
         yield folder
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(_remove, folder)
 
 
 def _new_folder(data: DataDirectory) -> Path:
     data.make_folders()
     return Path(tempfile.mkdtemp(prefix=INCOMING_PREFIX, dir=data.cache))
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _receive_body(
@@ -65,7 +70,7 @@ async def receive(
     """
     room = await asyncio.to_thread(room_for_files, file.parent)
     received = 0
-    target = await asyncio.to_thread(file.open, "wb")
+    target = await open_in_thread(close, file.open, "wb")
     with target:
         async for chunk in chunks:
             received += len(chunk)
@@ -120,7 +125,7 @@ class SnapshotHandlers:
             )
             response.content_length = (await asyncio.to_thread(file.stat)).st_size
             await response.prepare(request)
-            content = await asyncio.to_thread(file.open, "rb")
+            content = await open_in_thread(close, file.open, "rb")
             with content:
                 while chunk := await asyncio.to_thread(content.read, _CHUNK):
                     await response.write(chunk)
@@ -219,7 +224,7 @@ class ReferenceHandlers:
         if mapper not in _MAPPERS:
             raise InvalidRequest(f"mapper must be one of {', '.join(_MAPPERS)}", field="mapper")
         with self._reserved(values["name"], "receiving") as report:
-            folder = await asyncio.to_thread(_new_folder, self._data)
+            folder = await open_in_thread(_remove, _new_folder, self._data)
             fasta = folder / f"{report.name}.fa"
 
             def received(size: int) -> None:
@@ -228,7 +233,7 @@ class ReferenceHandlers:
             try:
                 await _receive_body(request, fasta, received)
             except BaseException:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(_remove, folder)
                 raise
         report.state = "indexing"
         self._start(self._index(report, fasta, mapper, folder), report.name)
@@ -291,7 +296,7 @@ class ReferenceHandlers:
             self._references.add(name, fasta, mapper)
         finally:
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
     def _registered(self) -> list[models.ReferenceReport]:
         reports = []

@@ -33,7 +33,7 @@ from wesemu.api.oss.streaming import (
 from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
-from wesemu.storage.objects import ObjectStore
+from wesemu.storage.objects import ObjectStore, open_object
 from wesemu.util.cancellation import finish_in_thread
 from wesemu.util.text import whole_number
 
@@ -62,7 +62,7 @@ class ObjectHandlers:
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GetObject; HeadObject is the same without the body."""
         call = request[CALL]
-        info, file = await asyncio.to_thread(self._store.open, call.bucket, call.key)
+        info, file = await open_object(self._store, call.bucket, call.key)
         with ExitStack() as opened:  # close the file if a check raises
             opened.enter_context(file)
             check_conditions(request.headers, info)
@@ -79,7 +79,7 @@ class ObjectHandlers:
     async def meta(self, request: web.Request) -> web.StreamResponse:
         """GetObjectMeta: a HEAD with few headers."""
         call = request[CALL]
-        info, file = await asyncio.to_thread(self._store.open, call.bucket, call.key)
+        info, file = await open_object(self._store, call.bucket, call.key)
         names = ("ETag", "Last-Modified", "x-oss-hash-crc64ecma")
         headers = {name: value for name, value in object_headers(info).items() if name in names}
         return ObjectResponse(file, (0, info.size), 200, headers)

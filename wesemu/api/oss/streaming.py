@@ -27,9 +27,10 @@ from wesemu.api.oss.request import OssRequest
 from wesemu.api.oss.responses import OssRefused, not_implemented
 from wesemu.errors import DigestMismatch, InvalidRequest
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
-from wesemu.storage.objects import ObjectStore
+from wesemu.storage.objects import ObjectStore, open_object
 from wesemu.storage.upload_file import Digests, UploadFile
 from wesemu.util.block_writer import write_blocks
+from wesemu.util.cancellation import open_in_thread
 from wesemu.util.text import whole_number
 
 # Conditions and ranges
@@ -179,7 +180,7 @@ def source_name(request: web.Request) -> tuple[str, str]:
 async def open_source(store: ObjectStore, request: web.Request) -> AsyncIterator[CopySource]:
     """Open the source of a copy. Raises InvalidRequest, BucketNotFound, ObjectNotFound, or
     OssRefused if a condition fails."""
-    info, file = await asyncio.to_thread(store.open, *source_name(request))
+    info, file = await open_object(store, *source_name(request))
     with file:
         check_conditions(request.headers, info, prefix=COPY)
         sent = request.headers.get(f"{SOURCE}-range")
@@ -216,7 +217,7 @@ def record_from_headers(request: web.Request) -> ObjectRecord:
 @asynccontextmanager
 async def upload_file(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
     """Create a temporary file for an upload. It is removed unless the store keeps it."""
-    made = await asyncio.to_thread(store.new_upload, bucket)
+    made = await open_in_thread(UploadFile.close, store.new_upload, bucket)
     try:
         yield made
     finally:

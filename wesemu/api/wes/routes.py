@@ -39,6 +39,7 @@ from wesemu.runs.resume import resume_draft
 from wesemu.runs.run_directory import Workspace, open_below
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
+from wesemu.util.cancellation import close, open_in_thread
 from wesemu.util.text import whole_number
 
 
@@ -409,7 +410,7 @@ class WesHandlers:
         if output is None:
             raise NotFound(f"run {run.id} has no output {path[:200]!r}")
         await self._workspace(run)
-        file = await asyncio.to_thread(open_below, root, path)
+        file = await open_in_thread(close, open_below, root, path)
         if file is None:
             raise NotFound(f"the output {path!r} of run {run.id} is gone from its directory")
         headers = _HTML if path.endswith(".html") else _OUTPUT
@@ -440,7 +441,7 @@ class WesHandlers:
 
 async def _log(request: web.Request, root: Path, path: str | None) -> web.StreamResponse:
     """Return a log file so far, or an empty response before its first line."""
-    file = None if path is None else await asyncio.to_thread(open_below, root, path)
+    file = None if path is None else await open_in_thread(close, open_below, root, path)
     return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
 
 
