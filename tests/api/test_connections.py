@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from support.waiting import soon
+from support.waiting import eventually, soon
 
 from wesemu.api.admin.routes import AdminAccess, AdminDialect
 from wesemu.api.connections import (
@@ -30,8 +30,11 @@ PUT = b"PUT /oss/genes/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\
 
 
 @asynccontextmanager
-async def served(app: web.Application, **limits: Any) -> AsyncIterator[Open]:
-    connections = Connections(unreadable=app[UNREADABLE], **{"limit": 100, **limits})
+async def served(
+    app: web.Application, connections: Connections | None = None, **limits: Any
+) -> AsyncIterator[Open]:
+    if connections is None:
+        connections = Connections(unreadable=app[UNREADABLE], **{"limit": 100, **limits})
     runner = web.AppRunner(app, access_log=None, auto_decompress=False)
     await runner.setup()
     opened: list[asyncio.StreamWriter] = []
@@ -81,11 +84,12 @@ async def test_idle_connections_make_way_for_new_ones(app: web.Application) -> N
 
 
 async def test_where_none_is_idle_a_new_connection_is_refused(app: web.Application) -> None:
-    async with served(app, limit=2) as connect:
+    connections = Connections(limit=2)
+    async with served(app, connections) as connect:
         for _ in range(2):
             _, writer = await connect()
             writer.write(IDLE[:-10])
-        await asyncio.sleep(0.05)
+        await eventually(lambda: [bool(each._head) for each in connections.open] == [True, True])
         status, head, body = await ask(connect, IDLE)
         assert status == 503
         assert b"Retry-After: 1\r\n" in head
@@ -117,7 +121,7 @@ async def test_a_connection_on_which_nothing_moves_is_closed(
 
 async def test_a_client_that_takes_its_time_is_served(app: web.Application) -> None:
     """Bytes that come slowly are not a stall."""
-    async with served(app, stalled=2.0, headers=2.0) as connect:
+    async with served(app, stalled=60.0, headers=60.0) as connect:
         reader, writer = await connect()
         for byte in PUT + b"four and5":
             writer.write(bytes([byte]))

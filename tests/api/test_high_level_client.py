@@ -81,7 +81,7 @@ async def test_a_wait_that_is_too_long_names_the_state(there: AsyncClient) -> No
     run.raise_for_state()
     await run.cancel()
     with pytest.raises(ClientError, match="ended as CANCELED"):
-        (await run.wait(30)).raise_for_state()
+        (await run.wait(60)).raise_for_state()
 
 
 async def test_buckets_store_and_list_objects(there: AsyncClient, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_clock_and_faults_are_controlled(there: AsyncClient) -> None:
 
 
 async def test_a_failed_task_is_not_done(there: AsyncClient) -> None:
-    run = await (await there.run("mapping", **SAMPLE, sample="fail", bam="out/a.bam")).wait(30)
+    run = await (await there.run("mapping", **SAMPLE, sample="fail", bam="out/a.bam")).wait(60)
     assert (len(run.tasks), run.detail.tasks_done) == (1, 0)
 
 
@@ -199,14 +199,14 @@ async def test_a_sync_wait_times_out(act) -> None:
         with pytest.raises(TimeoutError, match=r"has not ended after 0\.1 s"):
             run.wait(0.1)
         run.cancel()
-        assert run.wait(30).state is RunState.CANCELED
+        assert run.wait(60).state is RunState.CANCELED
 
     await act(story)
 
 
 async def test_the_text_of_a_workflow_is_enough(there: AsyncClient) -> None:
     script = {"script": [{"write": "a.txt", "text": "hello"}]}
-    run = await (await there.submit("rule all:\n    input: []\n", script)).wait(30)
+    run = await (await there.submit("rule all:\n    input: []\n", script)).wait(60)
     assert await run.outputs["a.txt"].read() == b"hello"
 
 
@@ -224,7 +224,7 @@ async def test_a_folder_may_have_more_files_than_a_process_may_open(
         run = await there.submit(tmp_path, {"script": []})
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (await run.wait(30)).state is RunState.COMPLETE
+    assert (await run.wait(60)).state is RunState.COMPLETE
 
 
 async def test_a_file_that_cannot_be_read_is_named_before_anything_is_sent(
@@ -337,7 +337,7 @@ async def test_a_result_without_a_bucket_has_its_own_name(
     there: AsyncClient, tmp_path: Path
 ) -> None:
     script = {"script": [{"write": "a b%20ä.txt", "text": "text"}]}
-    run = await (await there.submit("rule all:\n", script)).wait(30)
+    run = await (await there.submit("rule all:\n", script)).wait(60)
     [result] = run.outputs.values()
     assert (await result.download(tmp_path)).name == "a b%20ä.txt"
 

@@ -84,7 +84,7 @@ def test_ctrl_c_ends_all_that_was_started(spawn, tmp_path: Path) -> None:
     demo = spawn("demo")
     _until(lambda: "RUNNING" in (tmp_path / "stderr.log").read_text())
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(20) == ExitStatus.INTERRUPTED
+    assert demo.wait(60) == ExitStatus.INTERRUPTED
     assert _mine(tmp_path) == []
     assert list((tmp_path / "temporary").iterdir()) == []
     assert "Traceback" not in (tmp_path / "stderr.log").read_text()

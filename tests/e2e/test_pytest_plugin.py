@@ -21,7 +21,7 @@ from wesemu import Client
 
 def test_client(wesemu):
     sample = wesemu.reads(pairs=500, snps=3)          # FASTQ pair, reference and truth in a bucket of their own
-    run = wesemu.run("mapping", reads=sample, bam="out/a.bam").wait(timeout=30)
+    run = wesemu.run("mapping", reads=sample, bam="out/a.bam").wait(timeout=60)
     assert run.state == "COMPLETE"
     assert run.counts.reads == 1000 and run.sla.minutes == 60
     assert run.outputs["bam"].url == f"oss://{sample.bucket}/out/a.bam"
@@ -56,7 +56,7 @@ import pytest
 def test_fails(wesemu):
     wesemu.bucket("bad", {"1.fq": b"x", "2.fq": b"y", "r.fa": b">a\\nACGTACGTACGT\\n"})
     run = wesemu.run("mapping", bucket="bad", reads=("1.fq", "2.fq"), reference="oss://bad/r.fa")
-    assert run.wait(30).state == "COMPLETE"
+    assert run.wait(60).state == "COMPLETE"
 
 @pytest.mark.wesemu(engine="imaginary")
 def test_wrong_engine(wesemu):

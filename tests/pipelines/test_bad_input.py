@@ -80,7 +80,7 @@ def align(request: pytest.FixtureRequest, tmp_path: Path, indexed: str) -> Align
             [*words, *mapper, *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert b"Traceback" not in done.stderr, done.stderr.decode()

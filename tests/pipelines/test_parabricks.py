@@ -214,7 +214,7 @@ async def test_what_was_started_ends_with_its_task(start, doubles, tmp_path, run
     await eventually(lambda: hanging.exists() and hanging.read_text() != "")
     double = int(hanging.read_text())
     task.send_signal(signal.SIGTERM)
-    assert task.wait(timeout=20) == 143
+    assert task.wait(timeout=60) == 143
     await eventually(lambda: not alive(double))
     assert not list(doubles.containers.iterdir())
     assert not list(directory.glob(".parabricks-*"))

@@ -105,10 +105,8 @@ def test_a_chain_of_pipes_ends_with_its_first_member(server: LiveServer, command
     "command", ["exit 4", "touch {output}; until [ -e asked ]; do sleep 0.02; done; exit 4"]
 )
 def test_a_service_that_fails_ends_its_users(server: LiveServer, command: str) -> None:
-    began = time.monotonic()
     run = play(server, FAILING_SERVICE.replace("COMMAND", command))
     assert (run.error["task"], run.error["exit_code"]) == ("serve", 4)
-    assert time.monotonic() - began < 60, "its user was waited for"
     assert_nothing_is_held(server)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.engine_runs import follow, make_job, until
+from support.waiting import soon
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.run_process import CANCELED, holder
@@ -75,6 +76,15 @@ async def engine() -> AsyncIterator[SnakemakeEngine]:
     await engine.close()
 
 
+@pytest.fixture
+async def mild_engine() -> AsyncIterator[SnakemakeEngine]:
+    """Slurm has to end the jobs: the grace period does not end while a test waits."""
+    cluster = Cluster(partition="main")
+    engine = SnakemakeEngine(executor="slurm", cluster=cluster, grace_seconds=3600.0)
+    yield engine
+    await engine.close()
+
+
 async def test_every_kind_of_rule_is_a_job(engine: SnakemakeEngine, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", KINDS, scripts={"env.py": ENV_SCRIPT})
     story = await follow(await engine.launch(job))
@@ -109,11 +119,11 @@ async def launch_slow(
 
 @pytest.mark.parametrize("kind", SLOW)
 async def test_cancel_ends_the_jobs(
-    engine: SnakemakeEngine, tmp_path: Path, kind: str, queue: Queue
+    mild_engine: SnakemakeEngine, tmp_path: Path, kind: str, queue: Queue
 ) -> None:
-    job, execution = await launch_slow(engine, tmp_path / "run", SLOW[kind])
+    job, execution = await launch_slow(mild_engine, tmp_path / "run", SLOW[kind])
     assert len(await queue()) == 1
-    async with asyncio.timeout(4):
+    async with soon():
         await execution.cancel()
     assert await queue() == []
     assert not (job.workspace.work / "out.txt").exists()
@@ -145,12 +155,12 @@ FILLED = """
 
 @pytest.mark.parametrize("workflow", [PIPE, FILLED], ids=["pipe", "waits in the queue"])
 async def test_cancel_of_several_tasks(
-    engine: SnakemakeEngine, tmp_path: Path, workflow: str, queue: Queue
+    mild_engine: SnakemakeEngine, tmp_path: Path, workflow: str, queue: Queue
 ) -> None:
     job = make_job(tmp_path / "run", workflow)
-    execution = await engine.launch(job)
+    execution = await mild_engine.launch(job)
     await until((job.workspace.work / "ready").exists)
-    async with asyncio.timeout(4):
+    async with soon():
         await execution.cancel()
     assert await queue() == []
     assert (await execution.outcome()).exit_code == CANCELED

@@ -63,7 +63,12 @@ async def release(lease: Lease) -> None:
 def read_spans(text: str) -> list[tuple[int, float, float]]:
     """Parse `span CORES START END` lines."""
     lines = [line.split() for line in text.splitlines() if line.startswith("span ")]
-    return [(int(cores), float(start), float(end)) for _, cores, start, end in lines]
+    return [(int(cores), _seconds(start), _seconds(end)) for _, cores, start, end in lines]
+
+
+def _seconds(text: str) -> float:
+    """Read bash's EPOCHREALTIME, which has the decimal mark of the locale."""
+    return float(text.replace(",", "."))
 
 
 def most_at_once(text: str) -> int:
@@ -83,7 +88,9 @@ def most_at_once(text: str) -> int:
 def read_holds(text: str) -> list[tuple[tuple[str, ...], float, float]]:
     """Parse `gpu DEVICES START END` lines, with the visible devices of the task: `0,3`."""
     lines = [line.split() for line in text.splitlines() if line.startswith("gpu ")]
-    return [(tuple(seen.split(",")), float(start), float(end)) for _, seen, start, end in lines]
+    return [
+        (tuple(seen.split(",")), _seconds(start), _seconds(end)) for _, seen, start, end in lines
+    ]
 
 
 def held_twice(text: str) -> list[tuple[str, float]]:

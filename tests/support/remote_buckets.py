@@ -141,7 +141,7 @@ def moto() -> Iterator[tuple[str, RemoteStore]]:
 
 
 def _wait_for(host: str, port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):
             return

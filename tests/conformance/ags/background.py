@@ -39,7 +39,7 @@ class Background:
         url = f"http://{self.endpoint}/_wesemu/faults"
         body = json.dumps(fault).encode()
         sent = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(sent, timeout=10) as answer:
+        with urllib.request.urlopen(sent, timeout=60) as answer:
             assert answer.status == 200
 
     async def _job(self, owner: Owner, sample: str) -> str:
@@ -52,7 +52,7 @@ class Background:
         return f"mapping-gpu-{run.handle}"
 
     def _do(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
 
 
 @contextmanager
@@ -83,12 +83,12 @@ def serving(data: Path, keys: dict[str, str]) -> Iterator[Background]:
     thread = threading.Thread(target=loop.run_forever, name="server")
     thread.start()
     try:
-        runner, background = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
+        runner, background = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
         try:
             yield background
         finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=60)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=30)
+        thread.join(timeout=60)
         loop.close()

@@ -22,7 +22,7 @@ from wesemu.conformance.workflows import choose_workflow
 
 __all__ = ["engine", "server"]
 
-SHORT = ProbeLimits(seconds=0.3, body=20_000, silent=2)
+LIMITS = ProbeLimits(seconds=60.0, body=20_000)
 
 Verb = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -192,7 +192,7 @@ async def serve(respond: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> a
 
 async def look_at(server: asyncio.Server, **options: Any) -> Report | None:
     """Examine a server; None if there is no answer at all. Each report has all its forms."""
-    options = {"version": "1.1.0", "seconds": 1.0, "limits": SHORT} | options
+    options = {"version": "1.1.0", "seconds": 1.0, "limits": LIMITS} | options
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with server, asyncio.timeout(120):
         try:
@@ -244,6 +244,7 @@ async def test_bodies_without_end() -> None:
 
 
 async def test_a_silent_server_gets_few_requests() -> None:
+    limits = ProbeLimits(seconds=2.0, silent=2)
     requests = []
 
     async def respond(writer: asyncio.StreamWriter) -> None:
@@ -252,11 +253,11 @@ async def test_a_silent_server_gets_few_requests() -> None:
             writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
             await writer.drain()
         else:
-            await asyncio.sleep(SHORT.seconds * 3)
+            await asyncio.sleep(limits.seconds * 3)
 
-    report = await look_at(await serve(respond))
+    report = await look_at(await serve(respond), limits=limits)
     assert report is not None
-    assert len(requests) == 1 + SHORT.silent
+    assert len(requests) == 1 + limits.silent
 
 
 async def test_a_server_that_is_always_slow_is_given_up() -> None:
@@ -265,7 +266,7 @@ async def test_a_server_that_is_always_slow_is_given_up() -> None:
         writer.write(HEAD + b"Content-Length: 15\r\n\r\n" + b'{"run_id": "x"}')
         await writer.drain()
 
-    limits = ProbeLimits(seconds=5.0, total=0.2)
+    limits = ProbeLimits(seconds=60.0, total=0.2)
     report = await look_at(await serve(respond), limits=limits, seconds=0.2)
     assert report is not None
     assert any("took too long for the earlier" in result.reason for result in report.results)

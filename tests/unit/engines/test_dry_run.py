@@ -179,7 +179,7 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
         process = engine._dry_runs._spawn(job.workspace, None)
         assert process.stdin is not None
         process.stdin.close()
-        return process.wait(timeout=30)
+        return process.wait(timeout=60)
 
     assert await asyncio.to_thread(lose_server) == -signal.SIGKILL
     await engine.close()

@@ -98,7 +98,7 @@ async def test_more_launches_than_the_socket_holds_are_all_sent(
             client._reading = asyncio.create_task(client._read())
 
     monkeypatch.setattr(client, "start", started)
-    monkeypatch.setattr(forkserver_client, "_LAUNCH_SECONDS", 20)
+    monkeypatch.setattr(forkserver_client, "_LAUNCH_SECONDS", 60)
     launches = [asyncio.create_task(client.launch(tmp_path / str(n))) for n in range(50)]
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)  # all begin to send

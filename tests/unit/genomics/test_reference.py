@@ -310,7 +310,7 @@ def waiting(leases: Path) -> list[Ticket]:
 
 
 def look_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
@@ -323,7 +323,7 @@ def test_indexing_waits_for_its_share_of_the_node(leasing, leases, fasta):
         look_until(lambda: waiting(leases))
         assert [ticket.cores for ticket in waiting(leases)] == [1]
         run.release()
-        assert index_fault(str(built.result(20))) is None
+        assert index_fault(str(built.result(60))) is None
     assert list_tickets(leases) == []
 
 
@@ -350,6 +350,6 @@ def test_indexing_that_waits_is_given_up_when_the_store_closes(leasing, leases, 
         look_until(lambda: waiting(leases))
         leasing.close()
         with pytest.raises(SystemFault, match="canceled while it waited"):
-            built.result(20)
+            built.result(60)
     assert waiting(leases) == []
     run.release()

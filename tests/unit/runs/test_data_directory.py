@@ -32,13 +32,12 @@ def test_a_new_and_an_empty_directory_become_ours(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_too_long_for_the_index_is_refused(tmp_path: Path) -> None:
-    parent = tmp_path / ("a" * 200)
-    longest = 504 - len(f"{parent}//wesemu.db")
-    folder, name = parent / ("b" * (longest - 200)), "c" * 199
+    longest = 504 - len(f"{tmp_path}//wesemu.db")
+    folders = ("a" * 100 + "/") * longest
     with pytest.raises(DataDirectoryRefused, match="is 1 bytes too long for the index"):
-        DataDirectory(folder / f"{name}c").create(adopt=True)
+        DataDirectory(tmp_path / f"{folders[: longest - 1]}bb").create(adopt=True)
     assert list(tmp_path.iterdir()) == []
-    data = DataDirectory(folder / name)
+    data = DataDirectory(tmp_path / f"{folders[: longest - 1]}b")
     data.create()
     sqlite3.connect(data.index).close()
 

@@ -9,7 +9,7 @@ import pytest
 from wesemu.util.block_writer import BLOCK_SIZE, MOST_BEHIND, write_blocks
 
 BLOCK = bytes(BLOCK_SIZE)
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:

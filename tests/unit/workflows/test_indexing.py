@@ -22,7 +22,7 @@ class Slow:
         self.asked.append(fasta)
         if fasta.name == "genome.fa":
             self.begun.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
         return fasta
 
     def close(self) -> None:
@@ -40,7 +40,7 @@ async def test_links_of_one_file_leave_threads_for_others(tmp_path: Path) -> Non
         link.parent.mkdir()
         link.hardlink_to(first)
     works = [asyncio.create_task(indexer.ready(link, "g")) for link in links]
-    await asyncio.to_thread(store.begun.wait, 10)
+    await asyncio.to_thread(store.begun.wait, 60)
     try:
         async with soon():
             assert await indexer.ready(other, "o") == other
