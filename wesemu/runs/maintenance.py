@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 
@@ -153,23 +154,44 @@ def trash(workspace: Workspace) -> Path:
 def delete(folder: Path) -> None:
     """Delete a folder with its content. Links are not followed, errors are ignored.
 
-    Write-protected folders are deleted, too: Snakemake's `protected(directory())` makes them.
+    Write-protected folders are deleted, too: Snakemake's `protected(directory())` makes them. So
+    are folders that are too deep for the recursion of `rmtree`.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.is_dir() and not folder.is_symlink():
         with suppress(OSError):
-            _make_writable(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+            _delete_flat(folder)
 
 
-def _make_writable(folder: Path) -> None:
-    """Let this user list and change a folder and the folders in it. Follows no links."""
+def _delete_flat(folder: Path) -> None:
+    """Delete a folder after moving all subfolders to its top, where their paths are short."""
     folder.chmod(stat.S_IRWXU)
-    for _, names, _, descriptor in os.fwalk(folder):
-        for name in names:
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                os.chmod(name, stat.S_IRWXU, dir_fd=descriptor)
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        with suppress(OSError):
+            pending += _empty(current, folder)
+            if current != folder:
+                current.rmdir()
+    folder.rmdir()
+
+
+def _empty(folder: Path, top: Path) -> list[Path]:
+    """Delete the files of a folder. Make its subfolders writable, move them to `top`, and return
+    them."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    moved: list[Path] = []
+    for entry in entries:
+        with suppress(OSError):
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                path.chmod(stat.S_IRWXU)
+                moved.append(path.rename(top / uuid4().hex))
+            else:
+                path.unlink()
+    return moved
 
 
 def delete_all(runs: Path, run_ids: Collection[str]) -> None:
