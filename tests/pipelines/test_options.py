@@ -1,6 +1,7 @@
 """Options of the configuration: formats, callers, mappers; the figures of the summary."""
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -145,6 +146,20 @@ def test_minimap2_maps_where_it_is_installed(workflow, config):
     with pysam.AlignmentFile(str(results / "aligned.bam")) as bam:
         assert bam.header["PG"][0]["CL"] == "minimap2 -a -x sr -K 10000000 -Y"
         assert bam.header["RG"][0]["SM"] == "sample"
+
+
+@pytest.mark.native
+def test_an_empty_read_for_minimap2_is_named(workflow, config, tmp_path):
+    if not shutil.which("minimap2"):
+        pytest.skip("no minimap2 on PATH")
+    for mate, bases in (("first", "ACGT"), ("second", "")):
+        lane = tmp_path / f"{mate}.fq"
+        lane.write_text(f"@r\n{bases}\n+\n{'I' * len(bases)}\n")
+        config["reads"][0][mate] = str(lane)
+    run = workflow("mapping")
+    assert run.run(config | {"mapper": "minimap2"}).returncode != 0
+    fault = json.loads(run.read("input_error.json"))
+    assert (fault["file"], fault["record"]) == (str(tmp_path / "second.fq"), 1)
 
 
 @pytest.mark.parametrize("workflow_name", ["mapping", "wgs"])

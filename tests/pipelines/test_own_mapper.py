@@ -39,6 +39,9 @@ lines = text.splitlines(keepends=True)
 if "DROP" in os.environ:
     name = lines[-1].split(b"\\t")[0]
     lines = [line for line in lines if not line.startswith(name + b"\\t")]
+group = os.environ.get("GROUP")
+if group is not None:
+    lines = [line.replace(b"\\tRG:Z:a", group.encode()) for line in lines]
 sys.stdout.buffer.write(b"".join(lines))
 sys.exit(int(os.environ.get("STATUS", "0")))
 """
@@ -108,6 +111,15 @@ def test_a_mapper_that_fails_is_reported(step, tmp_path, monkeypatch):
     assert b"mapper mine ended with status 7" in done.stderr
     assert not (tmp_path / "e.json").exists()
     assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize("tag", ["", "\tRG:Z:ab"])
+def test_records_without_the_read_group_are_noticed(step, monkeypatch, tag):
+    """With them freebayes writes an empty VCF."""
+    monkeypatch.setenv("GROUP", tag)
+    done = step()
+    assert done.returncode == 69
+    assert b"mapper mine writes records without the tag RG:Z:a; it must" in done.stderr
 
 
 def test_bad_reads_are_reported_though_the_mapper_opens_them_itself(step, tmp_path, fixture_folder):

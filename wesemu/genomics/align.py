@@ -59,7 +59,7 @@ class ReadCounter:
             {
                 "first": first.name,
                 "second": second.name,
-                "read_group": _identifier(lane.read_group),
+                "read_group": group_id(lane.read_group),
                 "reads": reader.reads,
                 "bases": reader.bases,
                 "last_name": pair_name(reader.last).decode("ascii", "replace"),
@@ -109,7 +109,12 @@ def align(
     last = b""
     for lane in lanes:
         with PairedReader(
-            lane.first, lane.second, longest=longest, quality_offset=quality_offset, before=last
+            lane.first,
+            lane.second,
+            longest=longest,
+            empty=not minimap2,
+            quality_offset=quality_offset,
+            before=last,
         ) as reader:
             mapper.map(lane, reader)
             counts.add(lane, reader)
@@ -156,7 +161,8 @@ def _contigs(reference: str) -> list[Contig]:
     return contigs
 
 
-def _identifier(read_group: str) -> str:
+def group_id(read_group: str) -> str:
+    """Return the ID of an @RG line with tabs."""
     return next(part[3:] for part in read_group.split("\t") if part.startswith("ID:"))
 
 

@@ -74,8 +74,9 @@ class PairedReader:
     exact after the iteration. Without `second`, the mates follow each other in `first`.
 
     Qualities are returned as Phred+33; `quality_offset` (33 or 64) is the offset in the files.
-    None means Phred+33, and refuses files whose first reads look like Phred+64. `last` is the head
-    line of the first read of the last pair; `before` is the `last` of the lane mapped before.
+    None means Phred+33, and refuses files whose first reads look like Phred+64. Reads without bases
+    are refused unless `empty`. `last` is the head line of the first read of the last pair; `before`
+    is the `last` of the lane mapped before.
     Raises `InputError`.
     """
 
@@ -86,6 +87,7 @@ class PairedReader:
         *,
         batch_bases: int = BATCH_BASES,
         longest: int = LONGEST_READ,
+        empty: bool = True,
         quality_offset: int | None = None,
         before: bytes = b"",
     ) -> None:
@@ -94,6 +96,7 @@ class PairedReader:
         self.last = before
         self._batch_bases = batch_bases
         self._longest = longest
+        self._shortest = 0 if empty else 1
         self._offset = quality_offset or 33
         self._guess = quality_offset is None
         self._interleaved = second is None
@@ -136,6 +139,7 @@ class PairedReader:
             block = plain_block(
                 rests,
                 longest=self._longest,
+                shortest=self._shortest,
                 before=pair_name(self.last),
                 start=not self.reads,
                 guess=self._guess and not self.reads,
@@ -209,6 +213,8 @@ class PairedReader:
             raise self._bad_letter(reads, _QUALITIES[self._offset], _QUALITY)
         if max(lengths) > self._longest:
             raise self._too_long(reads)
+        if min(lengths) < self._shortest:
+            raise self._empty(reads)
         if not self.reads:
             self._check_start(reads, batch)
         self._count(len(names), bases, reads[-2][0])
@@ -341,6 +347,16 @@ class PairedReader:
             f"{mate.name}, record {record} ({_name_of(reads[index])}): the read has {length} "
             f"bases; this short-read pipeline takes up to {self._longest}. "
             "Long reads need another mapper.",
+            record,
+        )
+
+    def _empty(self, reads: list[Record]) -> InputError:
+        index = next(i for i, read in enumerate(reads) if not read[_SEQUENCE])
+        mate, record = self._location(index)
+        return mate.fault(
+            f"{mate.name}, record {record} ({_name_of(reads[index])}): the read has no bases, "
+            "which this mapper cannot read. Remove the pairs with such reads (cutadapt -m 1), or "
+            "map with bwa.",
             record,
         )
 

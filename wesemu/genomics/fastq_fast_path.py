@@ -88,6 +88,7 @@ def plain_block(
     texts: Sequence[bytes],
     *,
     longest: int,
+    shortest: int = 0,
     before: bytes = b"",
     start: bool = False,
     guess: bool = False,
@@ -96,8 +97,8 @@ def plain_block(
 
     Returns None unless all pairs are plain: four lines for each read, the same name for both mates
     (up to a blank, or followed by /1 and /2), different names for neighbouring pairs, known
-    letters, one quality for each base, at most `longest` bases, no long comments. `before` is the
-    name of the pair before. At the `start` of the files the mates must differ. With `guess` the
+    letters, one quality for each base, `shortest` to `longest` bases, no long comments. `before` is
+    the name of the pair before. At the `start` of the files the mates must differ. With `guess` the
     qualities must show that they are Phred+33.
     """
     lines = [text.split(b"\n") for text in texts]
@@ -118,7 +119,7 @@ def plain_block(
     if any(map(eq, chain([b"@" + before], names), names)):
         return None
     lengths = [len(read) for records in files for read in records.bases]
-    if max(lengths, default=0) > longest:
+    if max(lengths, default=0) > longest or min(lengths, default=shortest) < shortest:
         return None
     if start and mates[0].bases == mates[1].bases:
         return None

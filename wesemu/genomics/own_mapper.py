@@ -28,6 +28,7 @@ from wesemu.genomics.align import (
     Counting,
     check_lanes,
     describe_fault,
+    group_id,
 )
 from wesemu.genomics.bwa_index import read_contigs
 from wesemu.genomics.mappers import Lane, MapperFailed, Program, check_template, fill, header_text
@@ -35,6 +36,8 @@ from wesemu.genomics.read_groups import parse_read_group
 from wesemu.util.text import os_reason
 
 _BLOCK = 1 << 20
+_OTHER_FIELDS = 10
+"""A SAM record has 11 fields and tags; a text with fewer is none, and the mapper fails."""
 
 
 class OwnMapper:
@@ -74,7 +77,7 @@ class OwnMapper:
             _kill(process)
         assert process.stdout is not None
         try:
-            self._copy(process.stdout, output)
+            self._copy(process.stdout, output, lane)
         except BaseException:
             _kill(process)
             raise
@@ -85,13 +88,23 @@ class OwnMapper:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise MapperFailed(f"mapper {self._name} {how}; its own message is above.")
 
-    def _copy(self, source: IO[bytes], output: IO[bytes]) -> None:
-        """Copy the records; our own header replaces the mapper's header lines."""
+    def _copy(self, source: IO[bytes], output: IO[bytes], lane: Lane) -> None:
+        """Copy the records; our own header replaces the mapper's header lines.
+
+        freebayes finds no variant in records without a read group of the header.
+        """
         line = source.readline()
         if line[:2] == b"\x1f\x8b":
             raise MapperFailed(f"mapper {self._name} writes BAM or gzip; it must write SAM.")
         while line.startswith(b"@") and line[3:4] == b"\t":
             line = source.readline()
+        group = f"RG:Z:{group_id(lane.read_group)}"
+        fields = line.rstrip(b"\n").split(b"\t")
+        if len(fields) > _OTHER_FIELDS and group.encode() not in fields:
+            raise MapperFailed(
+                f"mapper {self._name} writes records without the tag {group}; it must use "
+                "{read_group}."
+            )
         output.write(line)
         shutil.copyfileobj(source, output, _BLOCK)
         output.flush()

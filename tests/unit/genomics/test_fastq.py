@@ -100,6 +100,16 @@ def test_an_empty_read_is_accepted(pair):
     assert batches[0].fastq().endswith(b"@last\n\n+\n\n@last\nA\n+\nI\n")
 
 
+def test_an_empty_read_is_refused_for_a_mapper_that_cannot_read_it(pair):
+    """The first one: minimap2 aborts there."""
+    one, two = mates()
+    paths = pair(one + b"@a\nA\n+\nI\n@b\n\n+\n\n", two + b"@a\n\n+\n\n@b\nA\n+\nI\n")
+    error = fault(paths, empty=False)
+    assert (error.file, error.record) == (str(paths[1]), READS + 1)
+    assert "(a): the read has no bases, which this mapper cannot read." in error.message
+    assert read(pair(*mates()), empty=False)[0].reads == 2 * READS
+
+
 def test_cut_gzip_data_is_reported(pair):
     one, two = mates()
     error = fault(pair(one, gzip.compress(two)[:-40]))
