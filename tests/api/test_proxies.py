@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient
+from multidict import CIMultiDict
 from pydantic import ValidationError
 from pytest_aiohttp import AiohttpClient
 from unit.ags.signer import KEY_ID, SECRET, sign_acs3
@@ -88,6 +89,13 @@ CHAIN = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]}
             "192.0.2.7",
             "https://good",
         ),
+        (ME, {"Forwarded": 'for="6.6.6.6, for=192.0.2.7;proto=https'}, "192.0.2.7", "https://x"),
+        (
+            ME,
+            {"Forwarded": 'for="_a,b;c" ; host="good" ;by="x, y";Proto=https'},
+            "_a,b;c",
+            "https://good",
+        ),
         (ME, {"X-Forwarded-Host": "two.example/path"}, "", "http://x"),
         (ME, {"X-Forwarded-Proto": "javascript"}, "", "http://x"),
     ],
@@ -102,6 +110,18 @@ async def test_a_trusted_proxy_is_believed(
     told = await seen(aiohttp_client, {"Host": "x", **headers}, **settings)
     assert (told["remote"], told["base"]) == (remote, base)
     assert not told["local"]
+
+
+@pytest.mark.parametrize("sent", ['"a,"', ",", "a", ";", '"'])
+async def test_a_client_cannot_send_forwarded_headers_that_take_hours(
+    aiohttp_client: AiohttpClient, sent: str
+) -> None:
+    """The work does not grow with the square of the length."""
+    headers = CIMultiDict({"Host": "x"})
+    for _ in range(100):
+        headers.add("Forwarded", sent * (8000 // len(sent)))
+    headers.add("Forwarded", "for=192.0.2.7")
+    assert (await seen(aiohttp_client, headers, **ME))["remote"] == "192.0.2.7"
 
 
 @pytest.mark.parametrize("trusted", [[], ["192.0.2.0/24"], ["unix"], ["::/0"]])

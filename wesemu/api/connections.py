@@ -32,8 +32,10 @@ BASE_URL: web.RequestKey[str] = web.RequestKey("base_url", str)
 PROXIED: web.RequestKey[bool] = web.RequestKey("proxied", bool)
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
-_PAIR = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"\s]*)\s*')
+_PAIR = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^";])+')
 _MOST_PROXIES = 20
+_LONGEST = 8192
+"""Letters of all Forwarded headers that are read, from the end: a client can write the rest."""
 
 
 class Proxies:
@@ -61,7 +63,7 @@ class Proxies:
         remote, passed = request.remote or "", 0
         # Walk back from the nearest proxy and stop at the first address that is not trusted: a
         # client can write any header it likes.
-        for address in reversed([hop.get("for", "") for hop in hops][-_MOST_PROXIES:]):
+        for address in reversed([hop.get("for", "") for hop in hops]):
             if not self._is_trusted(remote):
                 break
             passed += 1
@@ -121,11 +123,12 @@ def check_public_url(text: str) -> str:
 
 
 def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the keys `for`, `proto` and `host` of each proxy, the nearest one last. Reads
+    """Return the keys `for`, `proto` and `host` of the last proxies, the nearest one last. Reads
     Forwarded (RFC 7239, section 4), or else X-Forwarded-* or X-Real-IP."""
     if "Forwarded" in headers and "X-Forwarded-For" not in headers:
-        return [_element(text) for text in _split(_joined(headers, "Forwarded"))]
-    hops = [{"for": text} for text in _listed(headers, "X-Forwarded-For")]
+        elements = _split(_joined(headers, "Forwarded")[-_LONGEST:])
+        return [_element(text) for text in elements[-_MOST_PROXIES:]]
+    hops = [{"for": text} for text in _listed(headers, "X-Forwarded-For")[-_MOST_PROXIES:]]
     hops = hops or [{"for": headers.get("X-Real-IP", "")}]
     for name, key in (("X-Forwarded-Proto", "proto"), ("X-Forwarded-Host", "host")):
         values = _listed(headers, name)
@@ -136,7 +139,10 @@ def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _element(text: str) -> dict[str, str]:
-    pairs = {name.lower(): value.strip('"') for name, value in _PAIR.findall(text)}
+    pairs: dict[str, str] = {}
+    for pair in _PAIR.findall(text):
+        name, _, value = pair.partition("=")
+        pairs[name.strip().lower()] = value.strip().strip('"')
     return {name: pairs[name] for name in ("for", "proto", "host") if name in pairs}
 
 
@@ -150,8 +156,20 @@ def _listed(headers: Mapping[str, str], name: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas outside quoted strings."""
-    return [part for part in re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if part.strip()]
+    """Split at the commas outside quoted strings.
+
+    Quotes are counted from the end: a client may leave one open before the text of the proxies.
+    """
+    elements: list[str] = []
+    end, is_quoted = len(text), False
+    for match in reversed([*re.finditer('[",]', text)]):
+        if match[0] == '"':
+            is_quoted = not is_quoted
+        elif not is_quoted:
+            elements.append(text[match.end() : end])
+            end = match.start()
+    elements.append(text[:end])
+    return [element for element in reversed(elements) if element.strip()]
 
 
 def _address(text: str) -> Address | None:
