@@ -5,9 +5,10 @@ import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token, path_argument
 
@@ -140,14 +141,27 @@ _LENGTH = re.compile(r"(?:(\d+(?:\.\d+)?)([dhms]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 
 
+class _TakesNegativeNumbers(TyperCommand):
+    """A verb whose errors about `-1` or `-5h` name the value. click would take them for flags."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        values = [each for each in args if _NEGATIVE.fullmatch(each)]
+        if values and "--" not in args:
+            args = [*(each for each in args if each not in values), "--", *values]
+        return super().parse_args(ctx, args)
+
+
+_NEGATIVE = re.compile(r"-[\d.][\d.dhms]*")
+
+
 def register(app: typer.Typer) -> None:
     panel = "Server"
     for verb in (rebuild, prune, backup, restore, reset):
         app.command(rich_help_panel=panel)(verb)
     clock = typer.Typer(no_args_is_help=True, help="The server's emulated clock.")
     clock.command()(show)
-    clock.command()(advance)
-    clock.command()(speed)
+    clock.command(cls=_TakesNegativeNumbers)(advance)
+    clock.command(cls=_TakesNegativeNumbers)(speed)
     app.add_typer(clock, name="clock", rich_help_panel=panel)
     snapshots = typer.Typer(no_args_is_help=True, help="Snapshots of a server.")
     snapshots.command("save")(save_snapshot)

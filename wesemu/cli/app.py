@@ -62,13 +62,14 @@ def execute(arguments: Sequence[str] | None = None) -> None:
     unless stderr is a terminal.
     """
     try:
-        if on_terminal():
-            build()(args=arguments, prog_name="wesemu")
-        else:
-            _execute_in_script(arguments)
+        _execute(arguments)
     except WesemuError as error:
+        discard_output()
         print_note(f"wesemu: {error.message}")
         sys.exit(status_of(error))
+    except BrokenPipeError:  # as in `| head -1`; typer handles those of the verbs in the same way
+        discard_output()
+        sys.exit(ExitStatus.FAILED)
     except OSError as error:
         message = describe_os_error(error)
         if message is None:
@@ -109,6 +110,17 @@ class _Verbs(TyperGroup):
 
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """click's class, or typer's own copy of it; `typer.BadParameter` is the only public subclass."""
+
+
+def _execute(arguments: Sequence[str] | None) -> None:
+    try:
+        if on_terminal():
+            build()(args=arguments, prog_name="wesemu")
+        else:
+            _execute_in_script(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # an error at Python's own flush would be a traceback
+        raise
 
 
 def _execute_in_script(arguments: Sequence[str] | None) -> None:

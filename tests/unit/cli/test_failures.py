@@ -56,5 +56,44 @@ def test_a_full_disk_behind_stdout_is_said(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (ExitStatus.MACHINE, b"wesemu: the disk is full\n")
 
 
+BUFFERED = """
+import sys
+from wesemu.cli import app
+from wesemu.cli.output import CommandRefused
+def print_result(text):
+    sys.stdout.write(text)  # as `wesemu logs`, without a flush
+    if sys.argv[1:]:
+        raise CommandRefused(sys.argv[1])
+app.print_result = print_result
+app.execute(["--version"])
+"""
+
+
+def _run_buffered(stdout: int, *error: str) -> tuple[int, bytes]:
+    done = subprocess.run(
+        [sys.executable, "-c", BUFFERED, *error],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_full_disk_behind_the_buffer_of_stdout_is_said() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = _run_buffered(full.fileno())
+        refused = _run_buffered(full.fileno(), "no")
+    assert ended == (ExitStatus.MACHINE, b"wesemu: the disk is full\n")
+    assert refused == (ExitStatus.REFUSED, b"wesemu: no\n")
+
+
+def test_a_reader_that_has_ended_before_the_last_flush_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = _run_buffered(writer)
+    os.close(writer)
+    assert ended == (ExitStatus.FAILED, b"")
+
+
 def test_an_error_without_a_file_is_a_fault_of_ours() -> None:
     assert describe_os_error(OSError("odd")) is None
