@@ -139,6 +139,25 @@ async def test_both_apis_refuse_in_their_own_words(wesemu: AsyncClient) -> None:
     assert unknown.value.status == 404
 
 
+async def test_an_injected_status_is_told_with_its_number_and_the_address(
+    wesemu: AsyncClient,
+) -> None:
+    calls = {
+        "ListRuns": wesemu.wes.runs,
+        "StartWorkflow": lambda: wesemu.ags.start(MAPPING),
+    }
+    for operation, call in calls.items():
+        await wesemu.control.add_fault({"operation": operation, "status": 503})
+        with pytest.raises(ClientError, match=r"http://.* HTTP status 503 \(.*\)$") as refused:
+            await call()
+        assert refused.value.status == 503
+        await wesemu.control.add_fault(
+            {"operation": operation, "status": 503, "message": "come back later"}
+        )
+        with pytest.raises(ClientError, match=r"^come back later$"):
+            await call()
+
+
 async def test_nobody_at_home_is_a_client_error_without_status() -> None:
     async with AsyncClient("http://127.0.0.1:1") as client:
         with pytest.raises(ClientError, match="wesemu serve") as refused:

@@ -122,10 +122,10 @@ def parse_path(text: str | Path) -> Path:
 
 def parse_target(text: str | Path) -> Path:
     """As `parse_path`. A text that ends with "/" is a folder, which is created if it is missing."""
-    path = parse_path(text)
-    if str(text).endswith("/"):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
+    from wesemu.runs.run_directory import create_target
+
+    parse_path(text)
+    return create_target(text)
 
 
 path_option = partial(typer.Option, parser=parse_path)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
+from http.client import responses
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
-from wesemu.runs.run_directory import replaceable, safe_name
+from wesemu.runs.run_directory import create_target, replaceable, safe_name
 from wesemu.util.cancellation import close, open_in_thread
 from wesemu.util.text import is_host, name_full_disk, network_reason
 
@@ -274,9 +275,7 @@ class Transport:
         its path. Raise InvalidRequest if that part is not a file name, the folder does not exist,
         or `target` is a device, a pipe or a socket.
         """
-        is_folder, target = str(target).endswith("/"), Path(target)
-        if is_folder:
-            await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
+        target = await asyncio.to_thread(create_target, target)
         if await asyncio.to_thread(target.is_dir):
             target /= safe_name(name.rstrip("/").rpartition("/")[2])
         if not await asyncio.to_thread(target.parent.is_dir):
@@ -445,7 +444,8 @@ def _error_of(status: int, text: str, url: URL) -> ClientError:
     """Build the error of a response.
 
     WES sends `msg`, AGS `Message` and `Code`, the control API `error`, or `reasons` why it is not
-    ready, OSS the XML elements `Message` and `Code`.
+    ready, OSS the XML elements `Message` and `Code`. A message that only repeats the status, as
+    that of an injected fault, gets the address.
     """
     payload: JsonObject | dict[str, str] | None = _parse(text)
     if not payload:
@@ -453,9 +453,12 @@ def _error_of(status: int, text: str, url: URL) -> ClientError:
     message = payload.get("Message") or payload.get("msg") or payload.get("error")
     if isinstance(reasons := payload.get("reasons"), list) and reasons:
         message = f"not ready: {'; '.join(map(str, reasons))}"
+    if not message or message == responses.get(status):
+        reason = f" ({message})" if message else ""
+        message = f"{url} answered with HTTP status {status}{reason}"
     code = payload.get("Code")
     return ClientError(
-        str(message or f"{url} answered with HTTP status {status}"),
+        str(message),
         status=status,
         code=None if code is None else str(code),
     )

@@ -332,6 +332,17 @@ def write_json(path: Path, value: JsonObject, *, durable: bool = True) -> None:
     write_atomically(path, text.encode(), durable=durable)
 
 
+def create_target(text: Path | str) -> Path:
+    """Return the path of a file or folder to write to.
+
+    A text that ends with "/" is a folder, which is created if it is missing.
+    """
+    path = Path(text)
+    if str(text).endswith("/"):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def replaceable(path: Path) -> Path:
     """Return the file that a new file may replace by a rename: `path`, or the target of a link.
 
