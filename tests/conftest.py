@@ -25,6 +25,7 @@ from parallel import (
     pytest_xdist_make_scheduler,
 )
 from pytest_aiohttp import AiohttpClient
+from support.ports import reserve_port
 from support.preloaded_program import PreloadedProgram
 from support.remote_buckets import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support.scripted import START, fill_bucket, scripted_engine
@@ -226,6 +227,13 @@ async def side(
     server = await start_oss_server(root, keys={KEY_ID: SECRET})
     yield OssSide(f"http://127.0.0.1:{server.port}", root, name)
     await server.close()
+
+
+@pytest.fixture
+def reserved_port() -> Iterator[int]:
+    """Yield a port on which nobody listens, unless the test starts a server there."""
+    with reserve_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,17 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from support.live_server import LiveServer, live_server
+from support.ports import reserve_port
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted([*DOCS.glob("guides/*.md"), *DOCS.glob("operating/*.md"), DOCS / "events.md"])
@@ -80,6 +81,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
+def ports() -> Iterator[ExitStack]:
+    with ExitStack() as ports:
+        yield ports
+
+
+@pytest.fixture
 def empty(server: LiveServer) -> LiveServer:
     """The server without runs, buckets and references."""
     control(server, "POST", "reset", {"buckets": True})
@@ -96,13 +103,11 @@ def control(server: LiveServer, method: str, path: str, body: object = None) -> 
         return json.load(answer)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+def script(page: Path, server: LiveServer, folder: Path, ports: ExitStack) -> str:
+    """Write the files of a page. Return its commands, which print the number of each block.
 
-
-def script(page: Path, server: LiveServer, folder: Path) -> str:
-    """Write the files of a page. Return its commands, which print the number of each block."""
+    The ports of its servers are reserved until `ports` closes.
+    """
     port = server.home.rpartition(":")[2]
     lines = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     lines += [f"export WESEMU_SERVER={server.home}", f"ln -s {server.data} .wesemu"]
@@ -115,7 +120,7 @@ def script(page: Path, server: LiveServer, folder: Path) -> str:
             lines.append(f"printf '\\n@@{number}\\n'")
             settings = block.text != "wesemu serve\n" or (folder / "wesemu.toml").exists()
             if SERVE.search(block.text) and settings:
-                port = str(free_port())
+                port = str(ports.enter_context(reserve_port()))
                 lines += own_server(block.text, port, f"data-{number}")
             elif block.text != "wesemu serve\n":
                 lines.append(block.text.replace("8070", port))
@@ -164,8 +169,10 @@ ALL_OR_FIRST = [
 
 
 @pytest.mark.parametrize("page", ALL_OR_FIRST, ids=name)
-def test_a_guide_works_as_it_is_written(page: Path, empty: LiveServer, tmp_path: Path) -> None:
-    commands = script(page, empty, tmp_path)
+def test_a_guide_works_as_it_is_written(
+    page: Path, empty: LiveServer, tmp_path: Path, ports: ExitStack
+) -> None:
+    commands = script(page, empty, tmp_path, ports)
     if "curl " in commands and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     kept = {

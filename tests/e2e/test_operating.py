@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from support.nginx import NGINX, TEMPORARY
+from support.ports import reserve_port
 
 OPERATING = Path(__file__).resolve().parents[2] / "docs" / "operating"
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
@@ -64,20 +65,20 @@ def test_the_server_reads_the_settings(wesemu) -> None:
 # nginx
 
 
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    with reserve_port() as plain, reserve_port() as tls:
+        yield plain, tls
 
 
 @pytest.fixture
-def site(serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def site(
+    serve, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[str, str]]:
     """Yield the addresses of nginx with docs/operating/nginx.conf before a server: TLS, plain."""
     if NGINX is None or shutil.which("openssl") is None:
         pytest.skip("nginx or openssl is not installed")
-    plain, tls = free_ports(2)
+    plain, tls = ports
     monkeypatch.setenv("WESEMU_AUTH__TOKENS", '{"secret": "ada"}')
     monkeypatch.setenv("WESEMU_WORKFLOWS__OWNERS", '["ada"]')
     monkeypatch.setenv("WESEMU_SERVER__PUBLIC_URL", f"https://127.0.0.1:{tls}")

@@ -1,9 +1,9 @@
 """The control API behind a real nginx: the proxy's requests never count as this machine's."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pytest_aiohttp import AiohttpServer
 from support.nginx import NGINX, TEMPORARY
+from support.ports import reserve_port
 from support.waiting import soon
 
 from wesemu.app import create_app
@@ -50,11 +51,11 @@ Proxy = Callable[[TestServer, str], str]
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
     """Starts nginx before a server; answers its URL, at which it listens already."""
     started: list[subprocess.Popen[bytes]] = []
+    ports = ExitStack()
 
     def start(server: TestServer, more: str) -> str:
         assert NGINX is not None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = ports.enter_context(reserve_port())
         path = tmp_path / "nginx.conf"
         path.write_text(
             CONFIGURATION.format(folder=tmp_path, port=port, upstream=server.port, more=more)
@@ -66,6 +67,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
     for process in started:
         process.kill()
         process.wait()
+    ports.close()
 
 
 async def until_answered(url: str) -> None:

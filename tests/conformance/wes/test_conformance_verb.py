@@ -131,8 +131,8 @@ async def test_a_wrong_command_is_status_2(
     assert expected in err
 
 
-async def test_no_server_is_status_3(verb: Verb, unused_tcp_port: int) -> None:
-    status, _, err = await verb(f"127.0.0.1:{unused_tcp_port}")
+async def test_no_server_is_status_3(verb: Verb, reserved_port: int) -> None:
+    status, _, err = await verb(f"127.0.0.1:{reserved_port}")
     assert status == 3
     assert err.startswith("wesemu: no server answers at http://127.0.0.1:")
 

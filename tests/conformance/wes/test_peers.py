@@ -37,12 +37,6 @@ def program(name: str, package: str) -> Path:
     return Path(found).resolve()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def running(folder: Path, port: int, *command: object) -> Iterator[str]:
     """A server that listens on `port`, with its own programs and cwltool on PATH: its URL."""
@@ -96,18 +90,18 @@ def differences(report: Report, name: str) -> list[str]:
     ]
 
 
-def test_sapporo(tmp_path: Path) -> None:
-    server, port = program("sapporo", "sapporo==2.4.0"), free_port()
+def test_sapporo(tmp_path: Path, reserved_port: int) -> None:
+    server = program("sapporo", "sapporo==2.4.0")
     (tmp_path / "runs").mkdir()
-    flags = ("--host", "127.0.0.1", "--port", port, "--run-dir", tmp_path / "runs")
-    with running(tmp_path, port, server, *flags, "--run-sh", RUN_SH) as url:
+    flags = ("--host", "127.0.0.1", "--port", reserved_port, "--run-dir", tmp_path / "runs")
+    with running(tmp_path, reserved_port, server, *flags, "--run-sh", RUN_SH) as url:
         report = asyncio.run(examine(url, version="1.1.0", workflow_type="CWL", seconds=SECONDS))
     assert differences(report, "sapporo") == []
 
 
-def test_wes_service(tmp_path: Path) -> None:
-    server, port = program("wes-server", "wes-service==5.0"), free_port()
+def test_wes_service(tmp_path: Path, reserved_port: int) -> None:
+    server = program("wes-server", "wes-service==5.0")
     options = ("--opt", "runner=cwltool", "--opt", "extra=--no-container")
-    with running(tmp_path, port, server, "--port", port, *options) as url:
+    with running(tmp_path, reserved_port, server, "--port", reserved_port, *options) as url:
         report = asyncio.run(examine(url, version="1.0.0", seconds=SECONDS))
     assert differences(report, "wes-service") == []

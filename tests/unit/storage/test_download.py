@@ -160,11 +160,9 @@ async def test_a_busy_server_is_asked_again(
     assert len(origin.requests) == 3
 
 
-async def test_a_server_that_is_down_is_reported(
-    partial: PartialFile, unused_tcp_port: int
-) -> None:
+async def test_a_server_that_is_down_is_reported(partial: PartialFile, reserved_port: int) -> None:
     fetcher = HttpFetcher(LOOPBACK, delays=(0.0,))
-    url = f"http://127.0.0.1:{unused_tcp_port}/a.fq?Signature=secret"
+    url = f"http://127.0.0.1:{reserved_port}/a.fq?Signature=secret"
     with pytest.raises(RemoteFault, match="cannot be reached") as caught:
         await fetcher.fetch(WebFile(url), partial, ignore)
     assert "secret" not in caught.value.message

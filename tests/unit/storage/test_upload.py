@@ -249,8 +249,8 @@ async def test_a_missing_object_is_reported(bucket: RemoteBucket, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["s3", "oss"])
-async def test_a_service_that_is_down_is_reported(kind: str, unused_tcp_port: int) -> None:
-    settings = {"type": kind, "endpoint": f"http://127.0.0.1:{unused_tcp_port}"}
+async def test_a_service_that_is_down_is_reported(kind: str, reserved_port: int) -> None:
+    settings = {"type": kind, "endpoint": f"http://127.0.0.1:{reserved_port}"}
     settings |= {"access_key_id": "id", "access_key_secret": SECRET, "region": "r"}
     connect = connector("genes", RemoteBucketSettings.model_validate(settings))
     down = RemoteBucket("genes", connect, server="lab", delays=(0.0,))
