@@ -65,9 +65,13 @@ IMPORTED_BY_RUNS = (
 """Modules that Snakemake imports in each run, if they are installed."""
 
 # no deadline: durations depend on the machine
-hypothesis.settings.register_profile(
-    "wesemu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+for _profile, _derandomize in (("wesemu", True), ("random", False)):
+    hypothesis.settings.register_profile(
+        _profile,
+        deadline=None,
+        derandomize=_derandomize,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("wesemu")
 
 
