@@ -198,6 +198,13 @@ def test_requests_without_a_signature_are_refused(
     assert refused(authenticator, call, headers) in ("AccessDenied", "InvalidAccessKeyId")
 
 
+@pytest.mark.parametrize("scheme", ["OSS4-HMAC-SHA256", "OSS2"])
+def test_a_long_header_is_read_at_once(authenticator: OssAuthenticator, scheme: str) -> None:
+    """The work does not grow with the square of the length, or anybody could stop the server."""
+    headers = {"authorization": f"{scheme} {'a' * 800_000}"}
+    assert refused(authenticator, call_of("GET", "a"), headers) == "InvalidAccessKeyId"
+
+
 @pytest.mark.parametrize("version", [1, 2, 4])
 def test_a_clock_may_be_a_quarter_of_an_hour_off(
     authenticator: OssAuthenticator, clock: ManualClock, version: int

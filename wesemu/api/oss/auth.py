@@ -75,7 +75,8 @@ def read_signature(call: OssRequest, headers: Mapping[str, str]) -> OssSignature
     if v1 := _V1_AUTHORIZATION.fullmatch(authorization):
         return OssSignature(1, v1[1], v1[2], time)
     scheme, _, rest = authorization.partition(" ")
-    fields = dict(_FIELD.findall(rest))
+    matches = [_FIELD.fullmatch(field.strip()) for field in rest.split(",")]
+    fields = {match[1]: match[2] for match in matches if match}
     value = fields.get("Signature", "")
     additional = tuple(sorted(fields.get("AdditionalHeaders", "").lower().split(";")))
     additional = tuple(name for name in additional if name)
