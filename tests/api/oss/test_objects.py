@@ -91,6 +91,22 @@ async def test_the_last_0_bytes_are_an_invalid_range(client: Client, bucket: Pat
     assert (got.status, got.code) == (416, "InvalidRange")
 
 
+async def test_a_download_of_another_version_is_not_continued(client: Client) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    modified = (await client.head("/oss/genes/a")).headers["Last-Modified"]
+    for condition, status in (
+        (ABC, 206),
+        (modified, 206),
+        ('"another"', 200),
+        (f"W/{ABC}", 200),
+        ("Wed, 01 Jan 2020 00:00:00 GMT", 200),
+        ("no date", 200),
+    ):
+        headers = {"Range": "bytes=1-", "If-Range": condition}
+        got = await read(await client.get("/oss/genes/a", headers=headers))
+        assert (got.status, got.body) == (status, b"bc" if status == 206 else b"abc"), condition
+
+
 async def test_the_md5_of_a_whole_object_comes_with_it(client: Client, bucket: Path) -> None:
     (bucket / "by-hand").write_bytes(b"abc")
     assert "Content-MD5" not in (await client.get("/oss/genes/by-hand")).headers

@@ -21,6 +21,7 @@ from wesemu.api.oss.streaming import (
     md5_header,
     object_headers,
     open_source,
+    range_applies,
     read_parts,
     read_small_body,
     receive,
@@ -66,7 +67,9 @@ class ObjectHandlers:
         with ExitStack() as opened:  # close the file if a check raises
             opened.enter_context(file)
             check_conditions(request.headers, info)
-            span = requested_range(request.headers, info.size)
+            span = None
+            if range_applies(request.headers, info):
+                span = requested_range(request.headers, info.size)
             headers = object_headers(info) | response_overrides(call)
             if span is not None:
                 last = sum(span) - 1

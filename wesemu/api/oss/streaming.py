@@ -86,6 +86,17 @@ def requested_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | 
     )
 
 
+def range_applies(headers: Mapping[str, str], info: ObjectInfo) -> bool:
+    """Return whether If-Range, if it was sent, names this version (RFC 9110, section 13.1.5).
+
+    If it does not, a client that continues a download would mix two versions.
+    """
+    condition = headers.get("If-Range", "").strip()
+    if not condition or condition.startswith(('"', "W/")):
+        return condition in ("", f'"{info.etag}"')
+    return _parse_date(condition) == info.modified.replace(microsecond=0)
+
+
 def copied_range(sent: str, size: int) -> tuple[int, int]:
     """Return the range of UploadPartCopy, which must lie in the source. Raises OssRefused."""
     match = _RANGE.fullmatch(sent.strip())
