@@ -38,6 +38,15 @@ _OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
 _FIRST_SECONDS = 0.05
 _OTHERS_SECONDS = 0.5
 _NO_FIFO_SECONDS = 0.02
+_PAUSE_SECONDS = 0.01
+_LIST_SECONDS = 1.0
+"""How long a list of tickets waits for the lock, which a workflow can hold."""
+
+_DECLARE_SECONDS = 10.0
+"""How long a starting server waits for the lock."""
+
+_LARGEST_NODE = 1 << 20
+"""Bytes of `node.json` that are read; a workflow can make it larger than the memory."""
 
 
 class LeasesClosed(RuntimeError):
@@ -166,15 +175,42 @@ class SystemLeases:
 
 
 def declare(folder: Path, capacity: Capacity) -> None:
-    """Make `folder` the lease folder of a node, or change the capacity of the node."""
+    """Make `folder` the lease folder of a node, or change the capacity of the node.
+
+    Replaces a `node.json` that a workflow keeps locked, because a server must be able to start.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = _open_node(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, _DECLARE_SECONDS)
+    except TimeoutError:
+        os.close(descriptor)
+        (folder / _NODE).unlink(missing_ok=True)
+        descriptor = _open_node(folder)
+    try:
         _write_capacity(descriptor, capacity)
     finally:
         os.close(descriptor)
-    _reap(folder)
+    with contextlib.suppress(TimeoutError):
+        _reap(folder)
+
+
+def _open_node(folder: Path) -> int:
+    return os.open(folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
+def _lock(descriptor: int, seconds: float | None) -> None:
+    """Lock the file. Raise TimeoutError if another process keeps the lock for `seconds`."""
+    deadline = time.monotonic() + (seconds or 0)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if seconds is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("another process keeps the lease folder locked") from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def declare_again(folder: Path, capacity: Capacity) -> None:
@@ -193,15 +229,20 @@ def list_tickets(folder: Path) -> list[Ticket]:
 
 
 def live_tickets(folder: Path) -> list[Ticket]:
-    """Return the tickets of living processes; none without a declared node."""
+    """Return the tickets of living processes; none without a declared node.
+
+    Includes those of dead processes while a workflow keeps the folder locked.
+    """
     if not (folder / _NODE).exists():
         return []
-    _reap(folder)
+    with contextlib.suppress(TimeoutError):
+        _reap(folder)
     return list_tickets(folder)
 
 
 def _reap(folder: Path) -> None:
-    leases = _LeaseFolder(folder, threading.RLock())
+    """Remove the tickets of dead processes. Raise TimeoutError if the folder stays locked."""
+    leases = _LeaseFolder(folder, threading.RLock(), seconds=_LIST_SECONDS)
     try:
         leases.reap()
     finally:
@@ -214,10 +255,16 @@ class _LeaseFolder:
     `flock` excludes other processes, `mutex` the other threads of this one.
     """
 
-    def __init__(self, folder: Path, mutex: "threading.RLock") -> None:
-        """Raise FileNotFoundError if the folder declares no node."""
+    def __init__(
+        self, folder: Path, mutex: "threading.RLock", *, seconds: float | None = None
+    ) -> None:
+        """`seconds`: how long to wait for the lock; None: forever.
+
+        Raise FileNotFoundError if the folder declares no node.
+        """
         self._folder = folder
         self._mutex = mutex
+        self._seconds = seconds
         self._descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_NOFOLLOW)
         self._last = dict[str, Ticket]()
         self._known: Capacity | None = None
@@ -230,10 +277,10 @@ class _LeaseFolder:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with self._mutex:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            _lock(self._descriptor, self._seconds)
             while not self._is_current():
                 self._recreate()
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                _lock(self._descriptor, self._seconds)
             try:
                 yield
             finally:
@@ -251,7 +298,7 @@ class _LeaseFolder:
     def _recreate(self) -> None:
         """Open or create `node.json` after another process has removed or replaced it."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = _open_node(self._folder)
         os.close(self._descriptor)
         self._descriptor = descriptor
 
@@ -365,7 +412,7 @@ class _LeaseFolder:
 
         Raises SystemFault if the file is damaged and no capacity is known.
         """
-        size = os.fstat(self._descriptor).st_size
+        size = min(os.fstat(self._descriptor).st_size, _LARGEST_NODE)
         try:
             record = json.loads(os.pread(self._descriptor, size, 0))
             devices = tuple(record["devices"])

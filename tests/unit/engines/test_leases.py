@@ -1,5 +1,6 @@
 """Leases in a real folder, between threads and processes, some of which are killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ from wesemu.engines.leases import (
     declare_again,
     lease_command,
     list_tickets,
+    live_tickets,
 )
+from wesemu.errors import SystemFault
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority
 
@@ -215,6 +218,31 @@ def test_a_new_server_sweeps_what_the_dead_left(folder: Path) -> None:
     assert len(list_tickets(folder)) == 1
     declare(folder, Capacity(cores=2))
     assert not list_tickets(folder)
+
+
+@pytest.fixture
+def locked(folder: Path) -> Iterator[None]:
+    """A workflow that keeps the folder locked."""
+    with (folder / "node.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_workflow_that_keeps_the_folder_locked_does_not_stop_the_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_LIST_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "_DECLARE_SECONDS", 0.05)
+    assert live_tickets(folder) == []
+    declare(folder, Capacity(cores=3))
+    lease_client(folder).take(Resources(cores=3)).release()
+
+
+def test_a_node_file_larger_than_the_memory_is_not_read_whole(folder: Path) -> None:
+    os.truncate(folder / "node.json", 1 << 40)
+    with pytest.raises(SystemFault, match="lacks the capacity"):
+        live_tickets(folder)
 
 
 def test_without_fifos_too(
