@@ -237,7 +237,7 @@ def choose(
     chosen = list[Gpu]()
     for gpu in gpus:
         if gpu.divided:
-            notes.append(f"{gpu} is divided into instances (MIG), which are not lent")
+            notes.append(f"{gpu} is divided into instances (MIG), which tasks cannot use")
             continue
         if gpu.processes and gpu.index not in ours:
             notes.append(_busy_note(gpu, lend_busy))
@@ -276,8 +276,8 @@ def _unknown(gpus: Sequence[Gpu], inventory: Inventory) -> Iterator[str]:
 
 def _busy_note(gpu: Gpu, lend_busy: bool) -> str:
     pids = ", ".join(str(process.pid) for process in gpu.processes)
-    lent = "it is lent anyway" if lend_busy else "it is not lent (node.lend_busy_gpus)"
-    return f"{gpu} is used by others (pid {pids}); {lent}"
+    rule = "tasks may use it, too" if lend_busy else "tasks may not use it (node.lend_busy_gpus)"
+    return f"{gpu} is used by others (pid {pids}); {rule}"
 
 
 def _is_named(gpu: Gpu, visible: str) -> bool:

@@ -152,10 +152,10 @@ def test_a_busy_gpu_is_reported_and_with_the_setting_not_leased(wanted: Any) -> 
     found = inventory(Card(processes=[(4242, 100)]), Card())
     lent = choose(wanted, found)
     assert indexes(lent.gpus) == [0, 1]
-    assert "used by others (pid 4242); it is lent anyway" in lent.notes[0]
+    assert "used by others (pid 4242); tasks may use it, too" in lent.notes[0]
     spared = choose(wanted, found, lend_busy=False)
     assert indexes(spared.gpus) == [1]
-    assert "used by others (pid 4242); it is not lent" in spared.notes[0]
+    assert "used by others (pid 4242); tasks may not use it" in spared.notes[0]
 
 
 def test_our_own_tasks_are_no_strangers() -> None:

@@ -29,7 +29,7 @@ from wesemu.settings import ParabricksSettings, Settings
 
 _READS = 100_000
 _SIMULATED_READS = 20
-_LENDS_NONE = "the setting node.gpus lends none"
+_ALLOWS_NONE = "the setting node.gpus allows none"
 _NO_GPU_DRIVER = (
     "there is no NVIDIA driver (no /dev/nvidiactl), and the setting node.gpus names none"
 )
@@ -47,7 +47,7 @@ def cuda_node(settings: Settings, look: Callable[[], Inventory] = find_gpus) -> 
         print_note(f"wesemu: {note}")
     if not choice.gpus:
         reason = "; ".join(choice.notes) or (
-            _LENDS_NONE if node.gpus in (0, []) else _NO_GPU_DRIVER
+            _ALLOWS_NONE if node.gpus in (0, []) else _NO_GPU_DRIVER
         )
         raise SystemFault(
             f"the demo finds no GPU: {reason}. `wesemu doctor --gpu` shows details; without "
@@ -118,7 +118,7 @@ _NO_DRIVER = (
     "no NVIDIA driver here (no /dev/nvidiactl): install one, or make the GPUs available in this "
     "container (`docker run --gpus all`, `apptainer exec --nv`)"
 )
-_NOT_RUN = "not run: no GPU is both found by the driver and lent by the settings"
+_NOT_RUN = "not run: no GPU is both found by the driver and allowed by the settings"
 
 
 def check_gpus(
@@ -142,7 +142,7 @@ def check_gpus(
     for number, note in enumerate(notes, start=1):
         yield HealthCheck(f"GPU note {number}", note, "node.gpus", check=True)
     if not choice.gpus:
-        yield HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
+        yield HealthCheck("GPUs", "tasks may use none", "node.gpus", ok=False)
 
 
 def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[HealthCheck]:
@@ -184,8 +184,8 @@ def run_selftests(
     """Run the workflow gpu-selftest on each detected GPU that tasks may lease, one by one."""
     inventory = _take_inventory(look)
     found = {gpu.index for gpu in inventory.gpus}
-    lent = choose_gpus(settings, look=lambda: inventory).gpus
-    gpus = [gpu for gpu in lent if gpu.index in found]
+    allowed = choose_gpus(settings, look=lambda: inventory).gpus
+    gpus = [gpu for gpu in allowed if gpu.index in found]
     if not gpus:
         yield HealthCheck("self-test", _NOT_RUN, inventory.problem or _NO_DRIVER, ok=False)
         return

@@ -34,7 +34,7 @@ Service = Annotated[
         help="Service level: silver, gold, platinum, or normal (no promise).", case_sensitive=False
     ),
 ]
-Region = Annotated[str, typer.Option(help="Echoed by the server; local buckets have no region.")]
+Region = Annotated[str, typer.Option(help="Region of the bucket in the cloud; no effect here.")]
 Node = Annotated[
     Literal["auto", "cpu", "cuda"] | None,
     typer.Option(

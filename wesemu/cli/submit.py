@@ -192,8 +192,8 @@ def _in_folder(folder: Path, name: str) -> OwnWorkflow:
     main = next((main for main in MAIN_FILES if (folder / main).is_file()), None)
     if main is None:
         raise CommandRefused(
-            f"{name} has no workflow; it has one of {', '.join(MAIN_FILES)}, or you name the file "
-            "itself and send the others with --attach",
+            f"{name} has no workflow: none of {', '.join(MAIN_FILES)}; name the workflow's file, "
+            "and send others with --attach",
             ExitStatus.USAGE,
         )
     return OwnWorkflow(name, main, dict(_files_below(folder)))

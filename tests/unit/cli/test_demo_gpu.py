@@ -82,7 +82,7 @@ def test_without_a_gpu_the_reason_and_a_remedy_are_reported() -> None:
         found(Card("NVIDIA H100", 81_559, 81_000, divided=True))
     with pytest.raises(SystemFault, match=r"there is no NVIDIA driver"):
         cuda_node(Settings(), Inventory)
-    with pytest.raises(SystemFault, match=r"the setting node.gpus lends none"):
+    with pytest.raises(SystemFault, match=r"the setting node.gpus allows none"):
         cuda_node(Settings(node=NodeSettings(gpus=0)), Inventory)
 
 

@@ -36,9 +36,9 @@ def test_each_gpu_is_listed() -> None:
 def test_gpus_that_are_not_leased_are_listed_and_none_at_all_is_missing() -> None:
     settings = NodeSettings(lend_busy_gpus=False)
     _, note, none = findings(settings, Card(processes=[(4242, 5)]))
-    assert "used by others (pid 4242); it is not lent" in note.found
+    assert "used by others (pid 4242); tasks may not use it" in note.found
     assert (note.ok, note.state) == (True, "CHECK")
-    assert none == HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
+    assert none == HealthCheck("GPUs", "tasks may use none", "node.gpus", ok=False)
 
 
 def test_a_gpu_that_our_own_tasks_use_is_no_strangers() -> None:

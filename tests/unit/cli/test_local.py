@@ -258,7 +258,7 @@ def test_doctor_finds_everything_here(wesemu, data: Path) -> None:
     [
         (HealthCheck("a", "1.0", ""), "ok"),
         (HealthCheck("a", "none: there is no container runtime", "", absent=True), "-"),
-        (HealthCheck("a", "none is lent", "", ok=False), "MISSING"),
+        (HealthCheck("a", "none", "", ok=False), "MISSING"),
         (HealthCheck("a", "-", "", ok=False), "MISSING"),
         (HealthCheck("a", "1.0", "", check=True), "CHECK"),
     ],
