@@ -30,9 +30,9 @@ def rebuild(data: Data = None) -> None:
     from wesemu.cli.output import print_note
 
     added, dropped = asyncio.run(_rebuild(load_settings(data=data)))
-    print_note(f"added {added} runs; a server resumes runs that had not ended")
+    print_note(f"added {_runs(added)}; a server resumes runs that had not ended")
     if dropped:
-        print_note(f"dropped {dropped} runs without a directory")
+        print_note(f"dropped {_runs(dropped)} without a directory")
 
 
 async def _rebuild(settings: "Settings") -> tuple[int, int]:
@@ -79,12 +79,10 @@ def prune(
     )
     if as_json:
         print_json(pruned)
-    would = "would be" if dry_run else "are"
+    would = "would be " if dry_run else ""
     what = "pruned" if keep_outputs else "removed"
-    print_note(
-        f"{number(pruned, 'runs')} runs {would} {what}: "
-        f"{_format_size(number(pruned, 'freed_bytes'))}"
-    )
+    size = _format_size(number(pruned, "freed_bytes"))
+    print_note(f"{_runs(number(pruned, 'runs'))} {would}{what}: {size}")
 
 
 def backup(
@@ -106,7 +104,7 @@ def backup(
     runs = save_backup(
         DataDirectory(load_settings(data=data).data), file.absolute(), buckets=buckets
     )
-    print_note(f"{runs} runs are in {file} ({_format_size(file.stat().st_size)})")
+    print_note(f"{_runs(runs)} in {file} ({_format_size(file.stat().st_size)})")
 
 
 def restore(
@@ -123,7 +121,11 @@ def restore(
 
     root = load_settings(data=data).data
     runs = unpack(file, DataDirectory(root))
-    print_note(f"{runs} runs are in {root}")
+    print_note(f"{_runs(runs)} in {root}")
+
+
+def _runs(number: int) -> str:
+    return f"{number} {'run' if number == 1 else 'runs'}"
 
 
 def _format_size(size: int) -> str:
@@ -184,7 +186,7 @@ def reset(
     from wesemu.cli.remote import call
 
     runs = call(server, token, lambda client: client.control.reset(buckets=buckets))
-    print_note(f"removed {runs} {'run' if runs == 1 else 'runs'}")
+    print_note(f"removed {_runs(runs)}")
 
 
 SnapshotFile = Annotated[

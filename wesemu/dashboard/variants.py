@@ -258,7 +258,7 @@ def _differences(
 ) -> JsonObject | None:
     """Compare the calls with the `truth.vcf` of a fixture, which lies beside the reads.
 
-    None without one, or if the genome is too large to compare while a page waits.
+    Return None without that file, or if the genome is too large to compare for a page.
     """
     truth, fasta = _truth(run, buckets), reference_file(run, workspace)
     if truth is None or fasta is None:

@@ -285,7 +285,7 @@ class PairedReader:
         raise self._second.fault(message, record)
 
     def _bad_name(self, name: bytes, reads: list[Record], head: bytes) -> InputError:
-        """Return the error for a name that SAM does not allow, or that of the pair before.
+        """Return the error for a name that SAM does not allow, or that the previous pair has, too.
 
         `reads` are the reads of the batch before this pair.
         """

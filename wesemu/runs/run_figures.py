@@ -83,7 +83,7 @@ def elapsed(run: Run, now: datetime) -> timedelta:
 def _least_due(run: Run) -> datetime | None:
     """Return the earliest possible end while the size is unknown.
 
-    `elapsed` stops there, or it would shrink when the size becomes known.
+    `elapsed` stops there. Otherwise it would shrink when the size becomes known.
     """
     late = timedelta(minutes=run.terms.fault.late_minutes)
     if run.started is None or not run.workflow or not run.service_level.has_promise:

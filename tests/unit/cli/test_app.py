@@ -355,3 +355,20 @@ def test_answers_of_another_server_are_one_line(
     assert reason in ended.err
     assert ended.err.count("\n") == 1
     assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "flags", "note"),
+    [
+        (0, ["--dry-run"], "0 runs would be removed: 5 bytes\n"),
+        (1, [], "1 run removed: 5 bytes\n"),
+        (2, ["--keep-outputs"], "2 runs pruned: 5 bytes\n"),
+    ],
+)
+def test_prune_counts_runs_in_words(
+    wesemu, monkeypatch, other_server: str, runs: int, flags: list[str], note: str
+) -> None:
+    answer = json.dumps({"runs": runs, "freed_bytes": 5}).encode()
+    monkeypatch.setattr(OtherServer, "answer", answer)
+    ended = wesemu("prune", "--older-than", "1d", *flags, "--server", other_server)
+    assert (ended.status, ended.out, ended.err) == (0, "", note)

@@ -164,7 +164,7 @@ def variants_file(
 
 
 def _divided(gpus: int, targets: str | None) -> bool:
-    """Whether each GPU calls a part of the genome of its own. pbrun refuses that with targets."""
+    """Whether each GPU calls its own part of the genome. pbrun refuses this with targets."""
     return gpus > 1 and targets is None
 
 

@@ -178,7 +178,7 @@ def _sequence_read(
 
 
 def _draw_low_qualities(draws: RandomSource, length: int, mate: int) -> dict[int, str]:
-    """Return qualities below the top by 0-based cycle: more often late, and in read 2."""
+    """Return the low qualities by 0-based cycle. Late cycles and second mates have more."""
     low: dict[int, str] = {}
     while draws.chance(0.25 + 0.1 * mate):  # a short dip
         start = max(draws.below(length), draws.below(length))
