@@ -67,7 +67,7 @@ def test_ploidy_by_region_and_sex(workflow, sample, tmp_path, caller, slices):
     if caller == "freebayes" and not shutil.which("freebayes"):
         pytest.skip("no freebayes on PATH")
     file = tmp_path / "ploidy file.txt"
-    file.write_text("c1 2000 6000 M 1\nc2 1 4000 M 1\nc2 1 4000 F 0\n* * * M 2\n* * * F 2\n")
+    file.write_text("c1 2000 6000 M 1\nc2 1 4001 M 1\nc2 1 4000 F 0\n* * * M 2\n* * * F 2\n")
     config = sample | {"caller": caller, "ploidy": str(file), "slice_size_mb": slices}
     men = workflow("wgs", "men")
     found = called(men.succeed(config | {"sex": "M"}) / "calls.vcf.gz")
@@ -77,6 +77,8 @@ def test_ploidy_by_region_and_sex(workflow, sample, tmp_path, caller, slices):
     summary = check_summary(men.snakefile, men.directory / "results")
     assert summary["variants"]["ploidy_regions"] == ["c1:2000-6000=1", "c2:1-4000=1"]
     assert summary["variants"]["snps"]["heterozygous"] == 1
+    (warning,) = summary["warnings"]
+    assert "The ploidy file has c2:1-4001, and the contig has 4,000 bases" in warning
     women = workflow("wgs", "women").succeed(config | {"sex": "F", "vcf": "calls.vcf"})
     found = called(women / "calls.vcf")
     assert found == {site: gt for site, gt in SAMPLE_S.sites.items() if site[0] == "c1"}

@@ -5,7 +5,7 @@ of all other bases, which is 2 without such a line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,9 @@ from wesemu.genomics.regions import NUMBER, Interval, check_contigs, other_namin
 
 DIPLOID = 2
 HIGHEST = 100
+_LARGEST_DIFFERENCE = 1.1
+"""The lengths of a chromosome in two assemblies differ less; a region that ends further behind its
+contig is meant to end with it."""
 
 _ABLE: Mapping[str, tuple[int, bool]] = {
     "bcftools": (2, True),
@@ -27,10 +30,14 @@ _ABLE: Mapping[str, tuple[int, bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ploidy:
-    """`default` copies of every base outside `regions`, which do not overlap."""
+    """`default` copies of every base outside `regions`, which do not overlap.
+
+    `warnings` are sentences about the file.
+    """
 
     default: int
     regions: tuple[tuple[Interval, int], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -121,9 +128,15 @@ class PloidyFile:
         default = [line.copies for line in chosen if line.interval is None]
         regions = [(line.interval, line.copies) for line in chosen if line.interval is not None]
         self._check_overlaps(regions)
+        warnings: list[str] = []
         if contigs is not None:
-            regions = self._inside(regions, contigs)
-        return Ploidy(default[-1] if default else DIPLOID, tuple(regions))
+            kept = self._known(regions, contigs)
+            warnings += _warnings(kept, contigs)
+            regions = [
+                (interval._replace(end=min(interval.end, contigs[interval.contig])), copies)
+                for interval, copies in kept
+            ]
+        return Ploidy(default[-1] if default else DIPLOID, tuple(regions), tuple(warnings))
 
     def _line(self, number: int, fields: list[str]) -> _Line:
         if len(fields) != 5 or not NUMBER.fullmatch(fields[4]):
@@ -175,10 +188,10 @@ class PloidyFile:
                     max(one.line, two.line), f"{_text_of(one)} and {_text_of(two)} overlap."
                 )
 
-    def _inside(
+    def _known(
         self, regions: list[tuple[Interval, int]], contigs: Mapping[str, int]
     ) -> list[tuple[Interval, int]]:
-        """Return the regions, cut at the ends of their contigs.
+        """Return the regions, which begin within their contigs.
 
         A region is left out if its contig has the name of another assembly and the file has the
         reference's name too: bcftools' own files have both.
@@ -198,13 +211,21 @@ class PloidyFile:
                     f"{_text_of(interval)} begins after the contig, which has "
                     f"{contigs[interval.contig]} bases.",
                 )
-        return [
-            (interval._replace(end=min(interval.end, contigs[interval.contig])), copies)
-            for interval, copies in kept
-        ]
+        return kept
 
     def _refused(self, number: int, problem: str) -> InputError:
         return InputError(f"{self._name}, line {number}: {problem}", file=self._name, record=number)
+
+
+def _warnings(regions: Iterable[tuple[Interval, int]], contigs: Mapping[str, int]) -> Iterator[str]:
+    """Warn about regions that end a little behind their contigs: of another assembly."""
+    for interval, _ in regions:
+        length = contigs[interval.contig]
+        if length < interval.end <= _LARGEST_DIFFERENCE * length:
+            yield (
+                f"The ploidy file has {_text_of(interval)}, and the contig has {length:,} bases: "
+                "is the file for another assembly? Then its other regions are wrong, too."
+            )
 
 
 def for_bcftools(ploidy: Ploidy) -> str:

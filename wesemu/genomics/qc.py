@@ -120,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--sample", required=True)
     parser.add_argument("--libraries", type=int, default=1, help="in the read groups")
+    parser.add_argument("--optical-distance", type=int, default=0, help="of markdup")
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     parser.add_argument("--note", action="append", default=[], help="a sentence about a tool")
     parser.add_argument("--state", type=Path, help="the state of the reference; needs --error")
@@ -152,6 +153,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         stats=arguments.stats,
         markdup=markdup,
         libraries=arguments.libraries,
+        optical_distance=arguments.optical_distance,
         genome=sum(int(length) for _, length in contigs),
         notes=arguments.note,
         unlisted=[] if has_list else [name for name, _ in contigs],

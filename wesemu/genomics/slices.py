@@ -107,6 +107,7 @@ def _ploidy(arguments: argparse.Namespace) -> None:
     arguments.freebayes.write_text(for_freebayes(ploidy, arguments.sample), encoding="utf-8")
     arguments.text.write_text(ploidy.text + "\n", encoding="utf-8")
     arguments.default.write_text(f"{ploidy.default}\n", encoding="utf-8")
+    arguments.warnings.write_text("".join(f"{x}\n" for x in ploidy.warnings), encoding="utf-8")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -121,7 +122,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     targets.add_argument("--output", type=Path, required=True)
     ploidy = commands.add_parser("ploidy", parents=[shared])
     ploidy.set_defaults(act=_ploidy)
-    for name in ("--file", "--bcftools", "--freebayes", "--text", "--default"):
+    for name in ("--file", "--bcftools", "--freebayes", "--text", "--default", "--warnings"):
         ploidy.add_argument(name, type=Path, required=True)
     ploidy.add_argument("--sample", required=True)
     ploidy.add_argument("--caller", required=True)

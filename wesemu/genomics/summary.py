@@ -31,6 +31,8 @@ _MANY_DUPLICATES = 50
 _EVEN_INSERTS = 5
 """Standard deviation of the insert size, in bases; sheared DNA has 20 and more."""
 _FEW_READS = 1000
+_COLONS = (3, 4, 6, 7)
+"""In the names that `samtools markdup -d` reads: Illumina's old and new form, and with a UMI."""
 _ALTERNATE = re.compile(r"\S+_(alt|fix|hap\d+)|HLA-\S+|CHR_HS\S+")
 """Names of ALT contigs: UCSC's for GRCh38 and hg19, bwa.kit's HLA, and Ensembl's."""
 
@@ -64,13 +66,14 @@ def summarize_mapping(
     notes: Sequence[str] = (),
     libraries: int = 1,
     unlisted: Sequence[str] = (),
+    optical_distance: int = 0,
 ) -> Summary:
     """Return the summary of a mapping.
 
     `counts` is the report of `align`. `flagstat` and `markdup` (None: duplicates were not marked)
     are JSON reports of samtools, `stats` is the report of `samtools stats`. `genome` is in bases.
     `notes` are sentences about the tools, `unlisted` the contigs of a reference without a list of
-    ALT contigs.
+    ALT contigs. Optical duplicates were searched within `optical_distance` pixels if it is not 0.
     """
     sections = read_sections(stats, ("SN", "IS", "COV"))
     numbers = {row[0].rstrip(":"): float(row[1]) for row in sections["SN"]}
@@ -103,6 +106,7 @@ def summarize_mapping(
         *_mapping_warnings(summary),
         *_alternate_warnings(unlisted),
         *_lane_warnings(counts.get("lanes", [])),
+        *(_name_warnings(counts.get("lanes", [])) if optical_distance else ()),
     ]
     return summary | {"targets": None, "variants": None, "warnings": warnings, "notes": [*notes]}
 
@@ -172,6 +176,17 @@ def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield (
                 f"The lanes {other} and {group} hold as many reads and bases and end with the "
                 f"same name, {lane.get('last_name')!r}: are they one lane twice?"
+            )
+
+
+def _name_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Warn about names without the positions of the reads on the flow cell."""
+    for lane in lanes:
+        name = lane.get("last_name", "")
+        if name.count(":") not in _COLONS:
+            yield (
+                f"The lane {lane['read_group']} has names without positions on the flow cell "
+                f"({name!r}): its optical duplicates were not found and are not counted."
             )
 
 
@@ -349,6 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--caller", nargs=2, required=True, metavar=("NAME", "VERSION"))
     parser.add_argument("--ploidy", default="2", help="text in the header of the VCF")
     parser.add_argument("--haploid", type=Path, help="bcftools stats of the haploid genotypes")
+    parser.add_argument("--more-warnings", type=Path, help="a file with a sentence in each line")
     parser.add_argument("--targets", type=Path, nargs=2, metavar=("DEPTHS", "READS"))
     parser.add_argument("--state", type=Path, help="the state of the reference; needs --error")
     parser.add_argument("--error", type=Path, help="JSON, for a reference that was changed")
@@ -365,6 +381,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         depths, reads = arguments.targets
         summary["targets"], more = summarize_targets(depths, reads, summary)
         warnings = more + warnings
+    if arguments.more_warnings:
+        warnings = arguments.more_warnings.read_text(encoding="utf-8").splitlines() + warnings
     summary |= {
         "tools": summary["tools"] | {name: version},
         "variants": variants,

@@ -76,6 +76,14 @@ def test_one_sex_needs_no_name_and_regions_end_with_their_contig(tmp_path):
     assert file(tmp_path, "* * * any 1\n").of(None, CONTIGS, "bcftools").text == "1"
 
 
+def test_a_file_that_looks_like_one_of_another_assembly_is_warned_of(tmp_path):
+    """GRCh37's Y is 4 % longer than GRCh38's; 999999 means the end of the contig."""
+    ploidy = file(tmp_path, "X 9 999999 M 1\nY 1 312 M 1\nMT 1 100 M 1\n")
+    (warning,) = ploidy.of("M", CONTIGS, "bcftools").warnings
+    assert warning.startswith("The ploidy file has Y:1-312, and the contig has 300 bases: is the")
+    assert file(tmp_path).of("M", CONTIGS, "bcftools").warnings == ()
+
+
 @pytest.mark.parametrize(
     ("text", "sex", "words"),
     [

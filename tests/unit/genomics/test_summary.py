@@ -60,6 +60,7 @@ def summarize(
     duplicates: int = 10,
     counts: dict | None = None,
     unlisted: tuple[str, ...] = (),
+    optical_distance: int = 0,
 ) -> dict:
     markdup = {
         "EXAMINED": mapped,
@@ -77,6 +78,7 @@ def summarize(
         markdup=markdup,
         genome=1000,
         unlisted=unlisted,
+        optical_distance=optical_distance,
     )
 
 
@@ -112,6 +114,18 @@ def test_figures_are_taken_from_the_reports(stats):
 def test_odd_figures_are_warned_of(stats, odd, words):
     (warning,) = summarize(stats, **odd)["warnings"]
     assert warning.startswith(words)
+
+
+def test_names_without_positions_are_warned_of_if_optical_duplicates_are_wanted(stats):
+    lane = {"reads": 10, "bases": 90, "read_group": "L1"}
+    names = ("SRR062634.7", "M1:7:F-X:1:1101:15:77", "HW:1:1101:15:77#0", "A:1:F:2:1101:7:7:ACGT")
+    for name in names:
+        counts = {"lanes": [lane | {"last_name": name}]}
+        assert summarize(stats, counts=counts)["warnings"] == []
+        warnings = summarize(stats, counts=counts, optical_distance=100)["warnings"]
+        assert [("'SRR062634.7'): its optical" in text) for text in warnings] == (
+            [True] if name == names[0] else []
+        )
 
 
 def test_without_a_mapped_pair_there_is_no_insert_size(stats):

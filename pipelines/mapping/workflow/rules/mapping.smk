@@ -66,6 +66,7 @@ rule statistics:
         samtools=SAMTOOLS,
         sample=SAMPLE,
         libraries=len(LIBRARIES),
+        optical=config["optical_distance"] if config["markdup"] else 0,
         markdup=lambda wildcards, input: " ".join(
             f"--markdup {x}" for x in input.markdup
         ),
@@ -86,6 +87,7 @@ rule statistics:
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
         " {params.markdup} {params.note:q} --summary {output.summary:q}"
         " --sample {params.sample:q} --libraries {params.libraries}"
+        " --optical-distance {params.optical}"
         " --tool {params.mapper:q} --tool samtools {params.version:q}"
         " --state {input.state:q} --error input_error.json"
         ") 2> {log}"

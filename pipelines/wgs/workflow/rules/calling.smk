@@ -23,7 +23,7 @@ if PLOIDY_FILE:
             "{params.prepare} ploidy --file {input.file:q} --reference {params.reference}"
             " --sample {params.sample:q} --caller {params.caller} {params.sex:q}"
             " --bcftools {output.bcftools} --freebayes {output.freebayes} --text {output.text}"
-            " --default {output.default} --error input_error.json 2> {log}"
+            " --default {output.default} --warnings {output.warnings} --error input_error.json 2> {log}"
 
 
 if TARGETS:
@@ -244,6 +244,7 @@ rule summary:
         summarize=program("summary"),
         caller=[CALLER.name, CALLER.version],
         ploidy=PLOIDY_TEXT,
+        more=["--more-warnings", PLOIDY_FILES["warnings"]] if PLOIDY_FILE else [],
         # bcftools stats counts haploid SNPs and indels together
         haploid="no" if PLOIDY == DIPLOID else "yes",
         targets=lambda wildcards, input: (
@@ -255,6 +256,6 @@ rule summary:
         ' {params.bcftools} stats -i \'GT="hap" & GT="alt"\' {input.vcf:q}; }};'
         " {params.summarize} --mapping {input.mapping:q} --variants {input.variants:q}"
         ' --caller {params.caller:q} --ploidy "$({params.ploidy})" --haploid <(haploid)'
-        " {params.targets:q} --output {output:q}"
+        " {params.targets:q} {params.more} --output {output:q}"
         " --state {input.state:q} --error input_error.json"
         ") 2> {log}"

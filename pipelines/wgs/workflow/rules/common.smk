@@ -109,6 +109,7 @@ PLOIDY_FILES = (
         "freebayes": "resources/ploidy.bed",
         "text": "resources/ploidy.words",
         "default": "resources/ploidy.default",
+        "warnings": "resources/ploidy.warnings",
     }
     if PLOIDY_FILE
     else {}
