@@ -15,7 +15,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -179,10 +179,8 @@ def _sha256(stream: BinaryIO, size: int) -> str:
 
 
 def _add_run(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> None:
-    for path in _files(folder):
+    for path in _files(folder, kept=_RUN_FILES):
         inside = path.relative_to(folder)
-        if inside.parts[0] not in _RUN_FILES:
-            continue
         name = f"runs/{folder.name}/{inside.as_posix()}"
         if inside.parts[0] in _UNCHANGED:
             _add_file(archive, path, name)
@@ -259,9 +257,11 @@ def _entry(name: str, mtime_ns: int, size: int = 0) -> tarfile.TarInfo:
     return entry
 
 
-def _files(folder: Path, *, links: bool = False) -> Iterator[Path]:
-    """Yield the regular files below `folder`, sorted. Follow no linked folders."""
+def _files(folder: Path, *, links: bool = False, kept: Collection[str] = ()) -> Iterator[Path]:
+    """Yield regular files below `folder`, or its entries `kept`, sorted. Follow no linked ones."""
     for root, folders, names in os.walk(folder, onerror=_unless_removed):
+        if kept and root == str(folder):
+            folders[:], names = [sorted({*each} & {*kept}) for each in (folders, names)]
         folders.sort()
         for name in sorted(names):
             path = Path(root, name)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
+from support.nested_folders import nested_folders
 from support.rights import only_permitted_files
 from unit.runs.test_store import a_run
 
@@ -132,18 +133,9 @@ def test_folders_without_permissions_are_deleted_and_targets_of_links_left(tmp_p
 
 
 def test_a_folder_of_any_depth_is_deleted(tmp_path: Path) -> None:
-    """A workflow that copies a folder into itself makes one that is deeper than Python's stack."""
-    (tmp_path / "run").mkdir()
-    folder = os.open(tmp_path / "run", os.O_RDONLY)
-    for _ in range(1500):  # names of 4 letters: the path is longer than the system allows
-        os.mkdir("copy", dir_fd=folder)
-        os.close(os.open("file", os.O_CREAT, dir_fd=folder))
-        inner = os.open("copy", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = inner
-    os.close(folder)
-    delete(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    with nested_folders(tmp_path / "run"):
+        delete(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_two_requests_remove_goes_to_one_place(tmp_path: Path) -> None:

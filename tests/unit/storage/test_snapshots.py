@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.nested_folders import nested_folders
 
 from wesemu.errors import DiskFull, InvalidRequest
 from wesemu.runs import disk_full
@@ -109,6 +110,14 @@ def test_objects_keep_their_records(tmp_path: Path, saved: int) -> None:
     snapshots.save(data, marks(data.root), tmp_path / "file", state)
     unpacked((tmp_path / "file").read_bytes(), tmp_path)
     assert ObjectStore(tmp_path / "unpacked/buckets", None).find("genes", "x") == put
+
+
+def test_a_snapshot_looks_at_nothing_that_it_leaves_out(tmp_path: Path) -> None:
+    data = filled(tmp_path / "data")
+    with nested_folders(Workspace(data.runs / IDS[0]).work / "results"):
+        state = SnapshotState(NOW, 2.0, None, tuple(IDS))
+        counts = snapshots.save(data, marks(data.root), tmp_path / "file", state)
+    assert counts == SnapshotCounts(2, 1, 1)
 
 
 def test_two_snapshots_of_one_state_are_the_same(tmp_path: Path) -> None:
