@@ -7,7 +7,7 @@ readers for VCF and FASTA, plain or gzip.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -360,6 +360,7 @@ def verdicts(
     """Yield name, sequence and verdict of each contig; arguments and errors as for `compare`."""
     expected, called = read_vcf(truth), read_vcf(calls, min_quality)
     intervals = [] if bed is None else sorted(read_targets(bed))
+    regions = {contig: joined(each) for contig, each in groupby(intervals, lambda x: x.contig)}
     lengths = dict[str, int]()
     for contig, sequence in read_fasta(reference):
         lengths[contig] = len(sequence)
@@ -369,9 +370,9 @@ def verdicts(
             _changes(sequence, called.pop(contig, []), calls, reference),
         )
         if bed is not None:
-            verdict = _restrict(verdict, joined(x for x in intervals if x.contig == contig))
+            verdict = _restrict(verdict, regions.get(contig, []))
         yield contig, sequence, verdict
-    if bed is not None and lengths.keys().isdisjoint(each.contig for each in intervals):
+    if bed is not None and lengths.keys().isdisjoint(regions):
         check_contigs(intervals, lengths, bed.name)
     for path, left in ((truth, expected), (calls, called)):
         for contig, records in left.items():
