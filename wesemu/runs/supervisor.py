@@ -299,20 +299,26 @@ class Supervisor:
 
         `final`: what is done cannot be undone, so a cancel that comes too late has no effect.
         """
-        task = asyncio.create_task(work, name=f"run {run_id}, cancellable")
+        task = asyncio.create_task(
+            self._unless_canceled(run_id, work), name=f"run {run_id}, cancellable"
+        )
         self._cancellable[run_id] = task
         try:
-            await self._refuse_canceled(run_id)  # a cancel came before the task was registered
             result = await task
         except asyncio.CancelledError:
             await self._refuse_canceled(run_id)  # a cancel of the run, or else of the server
             raise
         finally:
-            task.cancel()
+            work.close()  # has an effect only if it never began
             del self._cancellable[run_id]
         if not final:
             await self._refuse_canceled(run_id)  # a cancel came when the work was already done
         return result
+
+    async def _unless_canceled(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await `work`, unless a cancel came before its task was registered."""
+        await self._refuse_canceled(run_id)
+        return await work
 
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
         failures: list[RunFailure] = []

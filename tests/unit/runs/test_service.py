@@ -16,6 +16,7 @@ from wesemu.runs.model import LOCAL_OWNER, Owner, Run, RunRequest, RunState, Tas
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
+from wesemu.workflows import bundled
 
 Client = TestClient[web.Request, web.Application]
 
@@ -147,6 +148,29 @@ async def test_a_cancel_after_the_results_were_published_has_no_effect(
     assert run.state is RunState.COMPLETE
     assert run.outputs
     assert (settings.data / "buckets/genes/out/a.bam").exists()
+
+
+async def test_a_cancel_before_the_results_are_published_begins_no_publishing(
+    client: Client, runs: RunService, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    results, publish = bundled.read_results, publishing.in_thread
+
+    def cancel_then_read(*args: Any) -> Any:
+        canceling = runs.cancel(LOCAL_OWNER, run.id)
+        asyncio.run_coroutine_threadsafe(canceling, loop).result(60)
+        return results(*args)
+
+    async def note(work: Any, *, final: bool) -> Any:
+        begun.append("publishing")
+        return await publish(work, final=final)
+
+    monkeypatch.setattr(bundled, "read_results", cancel_then_read)
+    monkeypatch.setattr(publishing, "in_thread", note)
+    loop = asyncio.get_running_loop()
+    run = await runs.submit(LOCAL_OWNER, mapping())
+    assert (await ended(runs, run)).state is RunState.CANCELED
+    assert begun == []
 
 
 async def test_runs_of_others_are_forbidden_and_unknown_ones_not_found(
