@@ -14,13 +14,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from wesemu.engines.failures import log_tail
 from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oom_killer, send_group
 from wesemu.engines.sandbox import Sandbox, in_bubblewrap
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.runs.model import Graph, RunFailure, graph_from_json, graph_to_json
+from wesemu.runs.model import Graph, RunFailure
 from wesemu.runs.run_directory import Workspace, read_json, write_json
 
 SECONDS = 60.0
@@ -152,7 +154,7 @@ def _await_end(server: int) -> None:
 
 def write_graph(workspace: Workspace, graph: Graph) -> None:
     """Write the task graph (called in the process)."""
-    write_json(_file(workspace), {"graph": graph_to_json(graph)}, durable=False)
+    write_json(_file(workspace), {"graph": asdict(graph)}, durable=False)
 
 
 def write_failure(workspace: Workspace, failure: RunFailure) -> None:
@@ -176,13 +178,13 @@ def _end(pid: int, root: Path) -> None:
 
 def _read(workspace: Workspace) -> Graph:
     try:
-        result: dict[str, Any] = read_json(_file(workspace), _RESULT_LIMIT)
-    except (OSError, ValueError) as error:
+        result = read_json(_file(workspace), _RESULT_LIMIT)
+        if "graph" in result:
+            return msgspec.convert(result["graph"], Graph)
+        failure = msgspec.convert(result["failure"], RunFailure)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a workflow can write the file
         stderr = log_tail(workspace.stderr, _STDERR_BYTES).replace("\n", " ")
         raise EngineFault(f"planning the workflow ended without a result: {stderr}") from error
-    if "graph" in result:
-        return graph_from_json(result["graph"])
-    failure = RunFailure(**result["failure"])
     hint = f"; {failure.hint}" if failure.hint else ""
     raise InvalidRequest(f"the workflow cannot be planned: {failure.message}{hint}")
 

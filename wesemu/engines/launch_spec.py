@@ -12,17 +12,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NoReturn
 
+import msgspec
 import yaml
 
 from wesemu.engine_parameters import SnakemakeOptions, check_parameters, read_parameters
-from wesemu.engines.lease_queue import priority_from_json, priority_to_json
-from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
+from wesemu.engines.lease_queue import priority_to_json
+from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm import Cluster
 from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import LaunchRequest, QueuePriority
@@ -122,7 +123,7 @@ class LaunchSpec:
     resources: Resources
     grace_seconds: float
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
-    inputs: JsonObject = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     configured: bool = True
     fragment: str = ""
     priority: QueuePriority | None = None
@@ -180,33 +181,18 @@ def write_spec(workspace: Workspace, spec: LaunchSpec) -> None:
     read_parameters(spec.engine_parameters, spec.engine)
     workspace.work.mkdir(parents=True, exist_ok=True)
     workspace.tasks.mkdir(exist_ok=True)
-    record = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    record = msgspec.to_builtins(spec, enc_hook=str)
     del record["priority"]  # its name in the file is "leases"
-    record |= {
-        "workflow_file": str(spec.workflow_file),
-        "engine_parameters": dict(spec.engine_parameters),
-        "resources": asdict(spec.resources),
-        "leases": priority_to_json(spec.priority),
-        "cluster": asdict(spec.cluster),
-        "sandbox": sandbox_to_json(spec.sandbox),
-    }
+    record["leases"] = priority_to_json(spec.priority)
     write_json(launch_spec_file(workspace), record, durable=False)
 
 
 def read_spec(workspace: Workspace) -> LaunchSpec:
     """Read engine.json, also that of an earlier version of wesemu."""
     record = _upgraded(json.loads(launch_spec_file(workspace).read_text()))
-    known = {field.name for field in fields(LaunchSpec)}
-    return LaunchSpec(
-        **{name: value for name, value in record.items() if name in known}
-        | {
-            "workflow_file": Path(record["workflow_file"]),
-            "resources": Resources(**record["resources"]),
-            "priority": priority_from_json(record.get("leases")),
-            "cluster": _cluster_from_json(record.get("cluster")),
-            "sandbox": sandbox_from_json(record.get("sandbox")),
-        }
-    )
+    record["priority"] = record.get("leases")
+    known = {name: value for name, value in record.items() if value is not None}
+    return msgspec.convert(known, LaunchSpec, dec_hook=lambda kind, value: kind(value))
 
 
 def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
@@ -218,12 +204,6 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
         "leases": record["standing"],
         "engine_parameters": {name: str(value) for name, value in record["options"].items()},
     }
-
-
-def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
-    read = dict(values or {})
-    read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
-    return Cluster(**read)
 
 
 # config.yaml, the parameters of a Snakemake workflow.

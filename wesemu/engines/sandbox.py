@@ -17,9 +17,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from wesemu.engines import isolation
 from wesemu.engines.isolation import DEVICES, READ, WRITE, FileAccess
@@ -214,23 +214,6 @@ def choose_sandbox(
     notes += [] if sandbox.private_temporary else ["runs have no /tmp of their own"]
     notes += [] if network else ["no network"]
     return SandboxChoice(sandbox, "; ".join(notes))
-
-
-def sandbox_to_json(sandbox: Sandbox | None) -> dict[str, Any] | None:
-    """Return the sandbox as a member of engine.json."""
-    return asdict(sandbox) if sandbox else None
-
-
-def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
-    if values is None:
-        return None
-    lists = {name: tuple(values[name]) for name in ("hidden", "readable", "writable")}
-    return Sandbox(
-        **lists,
-        network=bool(values["network"]),
-        private_temporary=bool(values.get("private_temporary")),
-        program=str(values.get("program", "")),
-    )
 
 
 def enter_sandbox(

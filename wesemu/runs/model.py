@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, NewType, TypeAlias
+from typing import Literal, NewType, TypeAlias
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.sla import ServiceLevel
@@ -424,18 +424,6 @@ class Graph:
 
 def graph_of(tasks: Sequence[PlannedTask], *, complete: bool = True) -> Graph:
     return Graph(tuple(tasks[:LARGEST]), dict(Counter(task.name for task in tasks)), complete)
-
-
-def graph_to_json(graph: Graph) -> JsonObject:
-    return asdict(graph)
-
-
-def graph_from_json(values: Mapping[str, Any]) -> Graph:
-    tasks = tuple(
-        PlannedTask(**task | {name: tuple(task[name]) for name in ("inputs", "outputs", "after")})
-        for task in values["tasks"]
-    )
-    return Graph(tasks, values["counts"], values["complete"])
 
 
 def _renamed(file: str, names: Mapping[str, str]) -> str:

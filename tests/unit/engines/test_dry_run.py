@@ -15,6 +15,7 @@ from support.engine_runs import THREE_RULES, make_job, until
 from unit.engines.test_cwl_engine import TWO_STEPS
 from unit.engines.test_wdl_engine import TWO_TASKS
 
+from wesemu.engines import dry_run
 from wesemu.engines.dry_run import ColdPlan, DryRuns
 from wesemu.engines.launch_spec import launch_spec, launch_spec_file, write_spec
 from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
@@ -203,6 +204,13 @@ async def test_a_dry_run_ends_with_its_forkserver(
 async def test_a_process_without_a_result_is_a_fault(unknown_engine: Workspace) -> None:
     with pytest.raises(EngineFault, match="there is no engine 'nowhere'"):
         await DryRuns(sys.executable, dict(os.environ)).perform(unknown_engine)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"graph": 1}', '{"failure": {"message": 1}}', "{}"])
+def test_a_result_that_the_workflow_has_written_is_a_fault(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rehearsal.json").write_text(text)
+    with pytest.raises(EngineFault, match="ended without a result"):
+        dry_run._read(Workspace(tmp_path))
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_run_process_reads_what_the_server_wrote(tmp_path: Path) -> None:
         inputs={"a": [1, None, {"b": "c"}]},
         executor="slurm",
         cluster=Cluster("short", "lab", ("--qos=low",), task_cores=4),
-        sandbox=Sandbox(("/data",), writable=("/scratch",), network=False),
+        sandbox=Sandbox(("/data",), ("/b",), ("/scratch",), network=False, program="/bin/bwrap"),
         containers="podman",
         always_contained=True,
     )

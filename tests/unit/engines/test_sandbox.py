@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.engines import isolation
-from wesemu.engines.sandbox import (
-    Sandbox,
-    choose_sandbox,
-    enter_sandbox,
-    sandbox_from_json,
-    sandbox_to_json,
-)
+from wesemu.engines.sandbox import choose_sandbox, enter_sandbox
 from wesemu.errors import EngineFault
 from wesemu.runs.run_directory import Workspace
 
@@ -178,11 +172,3 @@ def test_bubblewrap_that_does_not_work(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     with pytest.raises(EngineFault, match="does not work here: bwrap: No permissions"):
         choose_sandbox("bubblewrap", tmp_path)
-
-
-def test_it_is_kept_in_engine_json() -> None:
-    sandbox = Sandbox(
-        hidden=("/a",), readable=("/b",), writable=("/c",), network=False, program="/bin/bwrap"
-    )
-    assert sandbox_from_json(sandbox_to_json(sandbox)) == sandbox
-    assert sandbox_from_json(sandbox_to_json(None)) is None
