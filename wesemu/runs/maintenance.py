@@ -24,10 +24,11 @@ from wesemu.runs.data_directory import (
     is_own_entry,
     is_run_directory,
     is_trash,
+    run_directories,
 )
 from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.run_directory import Workspace
-from wesemu.runs.serialization import read_run, run_folders
+from wesemu.runs.serialization import read_run
 from wesemu.runs.store import HandleTaken, RunStore
 
 log = structlog.get_logger("wesemu.rebuild")
@@ -45,9 +46,9 @@ async def rebuild_index(store: RunStore, runs: Path) -> int:
     the index was written are updated.
     """
     await _update_ended(store, runs)
-    folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
+    folders = await asyncio.to_thread(run_directories, runs)
     known = set(await store.ids())
-    return await add_runs(store, [folder for folder in folders if folder.root.name not in known])
+    return await add_runs(store, [Workspace(each) for each in folders if each.name not in known])
 
 
 async def repair_index(store: RunStore, runs: Path) -> None:
@@ -57,8 +58,8 @@ async def repair_index(store: RunStore, runs: Path) -> None:
     their directories: otherwise they would be executed again.
     """
     if await store.is_empty():
-        folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-        _warn_added(await add_runs(store, folders))
+        folders = await asyncio.to_thread(run_directories, runs)
+        _warn_added(await add_runs(store, map(Workspace, folders)))
     else:
         await _update_ended(store, runs)
 

@@ -1,10 +1,9 @@
 """Runs, tasks and plans as database rows and as JSON files of the run directory."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -248,13 +247,6 @@ def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
     # earlier versions wrote no details
     tasks = [row_to_task({"details": None, **row}) for row in record.get("tasks", ())]
     return row_to_run({"sequence": 0, **run}), tasks
-
-
-def run_folders(runs: Path) -> Iterator[Workspace]:
-    """Yield every directory of an accepted submission."""
-    for folder in sorted(runs.iterdir()):
-        if not folder.name.startswith(".") and (folder / "request.json").is_file():
-            yield Workspace(folder)
 
 
 def _nest(run: Run) -> dict[str, Any]:
