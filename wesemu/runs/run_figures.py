@@ -61,11 +61,8 @@ def due(run: Run) -> datetime | None:
     The run gets this end even if its tools need longer: the speed of this machine must not make
     the service late. Only an injected fault does.
     """
-    late = timedelta(minutes=run.terms.fault.late_minutes)
-    sla = promised(run)
-    if sla is None or run.started is None or (run.terms.pace is Pacing.REAL and not late):
-        return None
-    return sla.deadline(run.started) + late
+    bases = sla_bases(run)
+    return None if bases is None else _paced_end(run, bases)
 
 
 def elapsed(run: Run, now: datetime) -> timedelta:
@@ -77,20 +74,18 @@ def elapsed(run: Run, now: datetime) -> timedelta:
         return timedelta()
     if run.ended is not None:
         return run.ended - run.started
-    return min(now, due(run) or _least_due(run) or now) - run.started
+    # While the size is unknown, stop at the earliest possible end. Otherwise the duration would
+    # shrink when the size becomes known.
+    return min(now, _paced_end(run, sla_bases(run) or 0) or now) - run.started
 
 
-def _least_due(run: Run) -> datetime | None:
-    """Return the earliest possible end while the size is unknown.
-
-    `elapsed` stops there. Otherwise it would shrink when the size becomes known.
-    """
+def _paced_end(run: Run, bases: int) -> datetime | None:
     late = timedelta(minutes=run.terms.fault.late_minutes)
     if run.started is None or not run.workflow or not run.service_level.has_promise:
         return None
     if run.terms.pace is Pacing.REAL and not late:
         return None
-    return _promise(run, 0).deadline(run.started) + late
+    return _promise(run, bases).deadline(run.started) + late
 
 
 def predict(run: Run) -> Prediction | None:
@@ -105,7 +100,7 @@ def predict(run: Run) -> Prediction | None:
         return None
     bases = sla_bases(run)
     if bases is None:
-        bases = _scaled(run.terms, int((run.input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
+        bases = _estimated_bases(run.terms, run.input_bytes)
     late = timedelta(minutes=run.terms.fault.late_minutes)
     return Prediction(_promise(run, bases).deadline(run.started) + late, bases)
 
@@ -118,8 +113,12 @@ def estimated(
         return None
     bases = terms.bases
     if bases is None:
-        bases = _scaled(terms, int((input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
+        bases = _estimated_bases(terms, input_bytes)
     return promise(level, workflow, bases)
+
+
+def _estimated_bases(terms: SlaTerms, input_bytes: int | None) -> int:
+    return _scaled(terms, int((input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
 
 
 def _scaled(terms: SlaTerms, bases: int) -> int:
