@@ -7,7 +7,7 @@ import ipaddress
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -122,7 +122,7 @@ def check_public_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
+def _hops(headers: CIMultiDictProxy[str]) -> list[dict[str, str]]:
     """Return the keys `for`, `proto` and `host` of the last proxies, the nearest one last. Reads
     Forwarded (RFC 7239, section 4), or else X-Forwarded-* or X-Real-IP."""
     if "Forwarded" in headers and "X-Forwarded-For" not in headers:
@@ -146,12 +146,11 @@ def _element(text: str) -> dict[str, str]:
     return {name: pairs[name] for name in ("for", "proto", "host") if name in pairs}
 
 
-def _joined(headers: Mapping[str, str], name: str) -> str:
-    every = headers.getall(name, []) if isinstance(headers, CIMultiDictProxy) else [headers[name]]
-    return ",".join(every)
+def _joined(headers: CIMultiDictProxy[str], name: str) -> str:
+    return ",".join(headers.getall(name, []))
 
 
-def _listed(headers: Mapping[str, str], name: str) -> list[str]:
+def _listed(headers: CIMultiDictProxy[str], name: str) -> list[str]:
     return [text.strip() for text in _joined(headers, name).split(",")] if name in headers else []
 
 

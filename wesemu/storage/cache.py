@@ -9,8 +9,9 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -280,16 +281,13 @@ class InputCache:
         coroutine = self._download(name, source, report)
         download = _Download(asyncio.create_task(coroutine, name=f"fetch {source.display_name}"))
         self._downloads[name] = download
-        download.task.add_done_callback(self._finisher(name))
+        download.task.add_done_callback(partial(self._finish, name))
         return download
 
-    def _finisher(self, name: str) -> Callable[[asyncio.Task[CachedInput]], None]:
-        def finish(task: asyncio.Task[CachedInput]) -> None:
-            del self._downloads[name]
-            if not task.cancelled():
-                task.exception()  # mark it as retrieved, or asyncio logs it
-
-        return finish
+    def _finish(self, name: str, task: asyncio.Task[CachedInput]) -> None:
+        del self._downloads[name]
+        if not task.cancelled():
+            task.exception()  # mark it as retrieved, or asyncio logs it
 
     def _server_slot(self, source: Source) -> asyncio.Semaphore:
         """Return the semaphore of the source's server, which lives while someone holds it."""

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engine_parameters import PARAMETERS, allowed_names, canonical
+from wesemu.engine_parameters import (
+    PARAMETERS,
+    SnakemakeOptions,
+    allowed_names,
+    canonical,
+    check_parameters,
+)
 from wesemu.engines.library_engine import CwlEngine, WdlEngine
-from wesemu.engines.snakemake import SnakemakeEngine, SnakemakeOptions, check_parameters
+from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import InvalidRequest
 
 ENGINES = (SnakemakeEngine(), CwlEngine("3"), WdlEngine("1"))

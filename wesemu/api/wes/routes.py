@@ -324,7 +324,7 @@ class WesHandlers:
     async def run_log(self, request: web.Request) -> web.Response:
         """GetRunLog."""
         run_id = request.match_info["run_id"]
-        url = f"{base_url(request)}{self._prefix}/runs/{run_id}"
+        url = self._url(request, run_id)
         text = await self._responses.log(self._version, request[OWNER], run_id, url)
         return web.json_response(text=text)
 
@@ -337,7 +337,7 @@ class WesHandlers:
         if self._crates is None:
             raise no_crates()
         refuse_active(run)
-        url = self._url(request, run)
+        url = self._url(request, run.id)
         json_type = metadata_type(request.headers.get("Accept", ""))
         chunks = self._crates.chunks(
             run,
@@ -376,7 +376,7 @@ class WesHandlers:
         scope = f"tasks of {run.id}"
         start, size = task_page(self._tokens, scope, request.query)
         tasks = await self._runs.tasks(run, start=start, size=size + 1)
-        url = self._url(request, run)
+        url = self._url(request, run.id)
         body: models.TaskListResponse = {
             "task_logs": [responses.task_log(task, url) for task in tasks[:size]],
             "next_page_token": self._tokens.issue(
@@ -388,7 +388,7 @@ class WesHandlers:
     async def task(self, request: web.Request) -> web.Response:
         """GetTask (WES 1.1.0)."""
         run, task = await self._task(request)
-        return web.json_response(responses.task_log(task, self._url(request, run)))
+        return web.json_response(responses.task_log(task, self._url(request, run.id)))
 
     async def run_stream(self, request: web.Request) -> web.StreamResponse:
         run = await self._run(request)
@@ -435,8 +435,8 @@ class WesHandlers:
             raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
         return run, task
 
-    def _url(self, request: web.Request, run: Run) -> str:
-        return f"{base_url(request)}{self._prefix}/runs/{run.id}"
+    def _url(self, request: web.Request, run_id: str) -> str:
+        return f"{base_url(request)}{self._prefix}/runs/{run_id}"
 
 
 async def _log(request: web.Request, root: Path, path: str | None) -> web.StreamResponse:

@@ -53,7 +53,7 @@ class Hooks:
         self._failed = False
         self._jobs = dict[str, Any]()
         self._made = set[str]()
-        self._containers = dict[str, str]()
+        self._containers = dict[str, tuple[str, Path]]()
         self.tools = 0
         """Number of command-line tools so far: the minimum number of tasks."""
 
@@ -223,17 +223,16 @@ class Hooks:
     def _note_container(self, name: str, commands: list[str]) -> None:
         for word in commands:
             if word.startswith("--cidfile="):
-                self._containers[name] = f"{commands[0]}\0{word.removeprefix('--cidfile=')}"
+                self._containers[name] = commands[0], Path(word.removeprefix("--cidfile="))
 
     def kill_containers(self) -> bool:
         """Kill the containers on cancel. A daemon runs them, so no process group has them.
 
         Returns False: the worker need not wait for cwltool.
         """
-        for known in list(self._containers.values()):
-            tool, file = known.split("\0")
+        for tool, file in list(self._containers.values()):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                container = Path(file).read_text().strip()
+                container = file.read_text().strip()
                 subprocess.run([tool, "kill", container], timeout=_KILL_SECONDS, check=False)
         return False
 

@@ -45,7 +45,6 @@ class _OutputStager:
         self._results = results
         self._taken: dict[PurePosixPath, str] = {PurePosixPath(NAME): ""}
         self._kept: dict[PurePosixPath, KeptOutput] = {}
-        self.files: list[str] = []
 
     def close(self, outputs: Mapping[str, Any]) -> None:
         self._results.close(self._value(outputs, PurePosixPath()))

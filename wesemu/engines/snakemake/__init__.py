@@ -8,7 +8,6 @@ hooks                        what a plugin cannot do; only hooks uses Snakemake'
 backends                     run the commands of tasks: on this machine or on Slurm
 """
 
-from wesemu.engine_parameters import SnakemakeOptions, check_parameters
 from wesemu.engines.snakemake.engine import SnakemakeEngine
 
-__all__ = ["SnakemakeEngine", "SnakemakeOptions", "check_parameters"]
+__all__ = ["SnakemakeEngine"]
