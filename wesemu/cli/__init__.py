@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 _INTERRUPTED = 130
@@ -59,6 +60,8 @@ def take_interrupts() -> None:
 def open_streams() -> None:
     """Open closed standard streams as /dev/null; escape characters that an encoding lacks.
 
+    Standard error drops text that cannot be written (`MessageStream`).
+
     Python has no `sys.stdout` if this process was started with `>&-`. The next file or socket
     would get the number of the closed stream, and child processes would write into it.
     """
@@ -74,3 +77,28 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # /dev/null needs no such stream; Python keeps the original only as __stderr__
+    if isinstance(sys.stderr, TextIOWrapper) and sys.stderr is sys.__stderr__:
+        sys.stderr = MessageStream(
+            sys.stderr.buffer,
+            encoding=sys.stderr.encoding,
+            errors=sys.stderr.errors,
+            line_buffering=sys.stderr.line_buffering,
+            write_through=sys.stderr.write_through,
+        )
+
+
+class MessageStream(TextIOWrapper):
+    """Drops text that cannot be written, as on a full disk or to a reader that has ended.
+
+    Otherwise a log without space would fail each request and each run of a server.
+    """
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()

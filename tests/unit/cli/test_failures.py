@@ -88,11 +88,44 @@ def test_a_full_disk_behind_the_buffer_of_stdout_is_said() -> None:
 
 
 def test_a_reader_that_has_ended_before_the_last_flush_is_no_error() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
+    writer = _broken_pipe()
     ended = _run_buffered(writer)
     os.close(writer)
     assert ended == (ExitStatus.FAILED, b"")
+
+
+LOGGING = """
+import logging
+import structlog
+from wesemu.cli import open_streams
+from wesemu.cli.serve import log_to_stderr
+open_streams()
+log_to_stderr(verbose=True)
+for number in range(1000):
+    structlog.get_logger().info("a run was accepted", number=number)
+    logging.getLogger().warning("a warning of a library")
+print("done")
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("reader", [False, True], ids=["a full disk", "a reader that has ended"])
+def test_a_log_that_cannot_be_written_fails_nothing(unbuffered: str, reader: bool) -> None:
+    variables = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    verb = ["-m", "wesemu.cli", "list", "--server", "http://127.0.0.1:1"]
+    for arguments, status, out in (["-c", LOGGING], 0, b"done\n"), (verb, 3, b""):
+        log = _broken_pipe() if reader else os.open("/dev/full", os.O_WRONLY)
+        done = subprocess.run(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=log, env=variables
+        )
+        os.close(log)
+        assert (done.returncode, done.stdout) == (status, out)
+
+
+def _broken_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
 
 
 def test_an_error_without_a_file_is_a_fault_of_ours() -> None:
