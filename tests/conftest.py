@@ -82,10 +82,12 @@ def pytest_configure() -> None:
     Children get default handlers for signals that a CI runner or nohup ignores. A child inherits
     an ignored signal, but a signal with a handler in the parent is reset to the default. So the
     tests themselves still ignore SIGHUP under nohup. Variables such as WESEMU_SERVER, which README
-    tells users to export, are settings of the caller's server and not of the tests.
+    tells users to export, are settings of the caller's server and not of the tests. A proxy of the
+    caller's network (`http_proxy`) would not reach the servers of the tests.
     """
-    for name in [name for name in os.environ if name.startswith("WESEMU_")]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith("WESEMU_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     configure_plain_logs()  # an application of a fixture with a wider scope keeps its first logger
