@@ -37,6 +37,9 @@ _POLL_SECONDS = 0.02
 _SHUTDOWN_SECONDS = 2.0
 """Time for responses and threads to finish after the server stops."""
 
+_THREADS = 32
+"""Python's default is 6 on two cores: a few uploads that are joined would stop all requests."""
+
 
 def register(app: typer.Typer) -> None:
     app.command("serve", rich_help_panel="Server")(serve)
@@ -137,7 +140,7 @@ async def _serve(
     for number in stops:
         loop.add_signal_handler(number, stopped.set)
     quiet_when_out_of_files(loop)
-    threads = ThreadPoolExecutor(thread_name_prefix="wesemu")
+    threads = open_threads()
     loop.set_default_executor(threads)
     scripts = await asyncio.to_thread(find_scripts, settings.init)
     app = await create_app(settings)
@@ -174,6 +177,11 @@ async def _serve(
         if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
     await _end_threads(threads)
+
+
+def open_threads() -> ThreadPoolExecutor:
+    """Return the threads for everything that blocks. Idle ones are reused before more start."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="wesemu")
 
 
 def _blocks_exit(thread: threading.Thread) -> bool:

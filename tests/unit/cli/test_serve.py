@@ -5,10 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from support.waiting import eventually, soon
+from support.waiting import TIMEOUT_SECONDS, eventually, soon
 
 from wesemu.cli import init_scripts
 from wesemu.cli.init_scripts import run_scripts
@@ -17,6 +18,7 @@ from wesemu.cli.serve import (
     is_loopback,
     listen,
     listen_on_port,
+    open_threads,
     require_credentials,
 )
 from wesemu.settings import AuthSettings, Settings
@@ -121,3 +123,11 @@ def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandRefused, match="too long for a unix socket") as refused:
         listen(Settings(socket=path))
     assert str(path) in refused.value.message
+
+
+def test_many_long_copies_leave_threads_for_other_requests() -> None:
+    """Also on a machine with two cores. Each of these copies waits for all others."""
+    together = threading.Barrier(32)
+    with open_threads() as threads:
+        copies = [threads.submit(together.wait, TIMEOUT_SECONDS) for _ in range(32)]
+        assert {copy.result() for copy in copies} == set(range(32))
