@@ -11,7 +11,7 @@ from wesemu.errors import BucketNotEmpty, BucketNotFound, BucketTaken, SystemFau
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import FOLDER, INCOMING, RECORDS, UPLOADS, Buckets, remove_empty
 from wesemu.storage.checksums import find_crc64
-from wesemu.storage.multipart import MultipartUploads
+from wesemu.storage.multipart import MultipartUploads, is_incomplete
 from wesemu.storage.objects import BUCKET, ObjectStore
 from wesemu.storage.upload_file import is_upload_file
 from wesemu.util.text import os_reason
@@ -121,6 +121,7 @@ class BucketAdmin:
         for bucket in self.names():
             try:
                 _remove_unfinished(self._root / bucket)
+                _remove_incomplete(self._root / bucket)
             except OSError as error:
                 log.warning("bucket is not accessible", bucket=bucket, error=os_reason(error))
 
@@ -143,6 +144,16 @@ def _remove_unfinished(folder: Path) -> None:
     for path in incoming.iterdir():
         if is_upload_file(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def _remove_incomplete(folder: Path) -> None:
+    """Remove multipart uploads that an earlier server had not made, or removed, completely."""
+    uploads = folder / UPLOADS
+    if uploads.is_symlink() or uploads.parent.is_symlink() or not uploads.is_dir():
+        return
+    for path in uploads.iterdir():
+        if is_incomplete(path) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def _uploads(folder: Path) -> int:

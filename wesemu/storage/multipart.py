@@ -136,13 +136,13 @@ class MultipartUploads:
                     upload.append(part.path)
                 upload.sync()
                 info = self._store.put(bucket, key, upload, record, overwrite=overwrite)
-            shutil.rmtree(folder)  # only now: the object is durable
+            _remove(folder)  # only now: the object is durable
         return info
 
     def abort(self, bucket: str, key: str, upload_id: str) -> None:
         """Delete the upload and its parts. Raise UploadNotFound, InvalidRequest, BucketNotFound."""
         with self._upload_lock(upload_id):
-            shutil.rmtree(self._folder(bucket, key, upload_id))
+            _remove(self._folder(bucket, key, upload_id))
 
     def all(self, bucket: str) -> list[MultipartUpload]:
         """Return the uploads, sorted by key and id. Raise InvalidRequest, BucketNotFound."""
@@ -199,6 +199,18 @@ def _select_parts(
                 f"part {part.number} has {part.size} bytes; all but the last need {PART_MINIMUM}"
             )
     return parts
+
+
+def is_incomplete(folder: Path) -> bool:
+    """Return True for the folder of an upload that a killed server was making or removing."""
+    return bool(_UPLOAD_ID.fullmatch(folder.name)) and not (folder / _DESCRIPTION).exists()
+
+
+def _remove(folder: Path) -> None:
+    """Remove an upload. The description goes first: an upload that lacks parts must not be joined
+    again after a kill."""
+    (folder / _DESCRIPTION).unlink()
+    shutil.rmtree(folder)
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -71,6 +71,41 @@ def test_completing_again_answers_as_before(objects: ObjectServices) -> None:
         objects.uploads.parts("genes", "a.bam", upload)
 
 
+class Killed(BaseException):
+    """As SIGKILL, after which nothing is tidied up."""
+
+
+def test_a_server_that_is_killed_after_the_object_exists_does_not_join_fewer_parts(
+    root: Path, objects: ObjectServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(objects)
+    put(objects, upload, 1, BIG)
+    put(objects, upload, 2, b"tail")
+
+    def killed(folder: Path) -> None:
+        next(folder.glob("00001.*")).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wesemu.storage.multipart.shutil.rmtree", killed)
+        with pytest.raises(Killed):
+            objects.uploads.complete("genes", "a.bam", upload, None)
+    later = ObjectServices.open(root, IdSource(seed=2))
+    later.uploads.complete("genes", "a.bam", upload, None)  # the client tries again
+    assert (root / "genes" / "a.bam").read_bytes() == BIG + b"tail"
+    assert later.buckets.statistics("genes").uploads == 0
+
+
+def test_an_upload_that_was_not_made_completely_does_not_stay(
+    root: Path, objects: ObjectServices
+) -> None:
+    """A full disk, or a kill, came before its description."""
+    upload = begin(objects)
+    (root / "genes/.wesemu/uploads" / upload / "upload.json").unlink()
+    ObjectServices.open(root, IdSource(seed=2)).buckets.remove("genes")
+    assert not (root / "genes").exists()
+
+
 def test_a_part_sent_again_replaces_the_earlier_one(root: Path, objects: ObjectServices) -> None:
     upload = begin(objects)
     earlier = put(objects, upload, 1, b"abc")
