@@ -240,7 +240,7 @@ def test_a_workflow_that_keeps_the_folder_locked_does_not_stop_the_server(
 
 
 def test_a_node_file_larger_than_the_memory_is_not_read_whole(folder: Path) -> None:
-    os.truncate(folder / "node.json", 1 << 40)
+    os.truncate(folder / "node.json", 1 << 33)
     with pytest.raises(SystemFault, match="lacks the capacity"):
         live_tickets(folder)
 
