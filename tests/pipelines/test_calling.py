@@ -108,6 +108,18 @@ def test_what_cannot_be_ends_before_anything_runs(workflow, sample, more, words)
     assert not (run.directory / "results").exists()
 
 
+@pytest.mark.native
+def test_a_read_group_that_freebayes_misreads_ends_before_anything_runs(workflow, sample):
+    if not shutil.which("freebayes"):
+        pytest.skip("no freebayes on PATH")
+    lane = sample["reads"][0] | {"read_group": "@RG\\tID:x\\tSM:NA 12"}
+    run = workflow("wgs")
+    done = run.run(sample | {"caller": "freebayes", "reads": [lane]})
+    assert done.returncode != 0
+    assert "freebayes cannot read" in done.stderr
+    assert not (run.directory / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("key", "line", "words"),
     [

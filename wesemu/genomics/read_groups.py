@@ -259,6 +259,20 @@ def _check_ids(groups: Sequence[ReadGroup], entries: Sequence[str]) -> None:
         seen[group.id] = entry
 
 
+def check_for_freebayes(groups: Sequence[ReadGroup], entries: Sequence[str] = ()) -> None:
+    """Raise `InvalidRequest` for read groups that freebayes misreads, because it takes blanks for
+    tabs: it then finds no variant, or cuts the sample's name. `entries` as above."""
+    entries = entries or [f"reads.{number}" for number in range(len(groups))]
+    for group, entry in zip(groups, entries, strict=True):
+        words = [word for word in re.split("[\t ]", group.line) if word[:3] in ("ID:", "SM:")]
+        if sorted(words) != sorted([f"ID:{group.id}", f"SM:{group.sample}"]):
+            raise InvalidRequest(
+                f"freebayes cannot read {group.line!r}, because it takes blanks for tabs. Take the "
+                "blanks out of ID and SM, and words that begin with ID: or SM: out of the others.",
+                field=f"{entry}.read_group",
+            )
+
+
 def libraries(groups: Sequence[ReadGroup]) -> list[str]:
     """Return each library once, in the order of the lanes."""
     return list(dict.fromkeys(group.library for group in groups))

@@ -8,7 +8,7 @@ from typing import Any
 
 from wesemu.errors import EngineFault, InputError, InvalidRequest, ToolMissing
 from wesemu.genomics.ploidy import PloidyFile, check_ploidy
-from wesemu.genomics.read_groups import complete_read_groups
+from wesemu.genomics.read_groups import check_for_freebayes, complete_read_groups
 from wesemu.genomics.reference_records import CALLERS_WITH_CSI, LONGEST_IN_BAI
 from wesemu.genomics.regions import contig_lengths, normalized, read_targets
 from wesemu.genomics.reports import check_reports
@@ -157,20 +157,21 @@ def check_names(
 
 
 def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None:
-    """Raise InvalidRequest for lanes of several samples and for two lanes with one ID.
+    """Raise InvalidRequest for lanes of several samples, for two lanes with one ID, and for read
+    groups that the caller misreads.
 
     `lanes` are the local ones; if some are missing, only the given read groups are checked.
     """
-    entries = {f"reads.{number}": lane for number, lane in enumerate(params.reads)}
-    if {lane.entry for lane in lanes} == entries.keys():
-        complete_read_groups(
-            [lane.read_group for lane in lanes],
-            params.sample,
-            entries=[lane.entry for lane in lanes],
-        )
-        return
-    given = {entry: lane.read_group for entry, lane in entries.items() if lane.read_group}
-    complete_read_groups([*given.values()], params.sample, entries=[*given])
+    lanes_of = {f"reads.{number}": lane for number, lane in enumerate(params.reads)}
+    if {lane.entry for lane in lanes} == lanes_of.keys():
+        given = [(lane.entry, lane.read_group) for lane in lanes]
+    else:
+        named = [(entry, lane.read_group) for entry, lane in lanes_of.items()]
+        given = [(entry, group) for entry, group in named if group]
+    entries = [entry for entry, _ in given]
+    groups = complete_read_groups([group for _, group in given], params.sample, entries=entries)
+    if isinstance(params, WgsParams) and params.caller == "freebayes":
+        check_for_freebayes(groups, entries)
 
 
 def check_wildcards(inputs: RunInputs, names: Mapping[Path, str]) -> None:

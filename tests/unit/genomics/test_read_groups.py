@@ -3,7 +3,12 @@
 import pytest
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.read_groups import complete_read_groups, libraries, parse_read_group
+from wesemu.genomics.read_groups import (
+    check_for_freebayes,
+    complete_read_groups,
+    libraries,
+    parse_read_group,
+)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,14 @@ def test_lanes_that_contradict_each_other_are_refused(texts, sample, field, word
         complete_read_groups(texts, sample)
     assert words in caught.value.message
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("fields", ["ID:a 1\tSM:s", "ID:a\tSM:s 1", "ID:a\tSM:s\tDS:as SM:t"])
+def test_read_groups_that_freebayes_misreads_are_refused(fields):
+    with pytest.raises(InvalidRequest, match="it takes blanks for tabs") as caught:
+        check_for_freebayes(complete_read_groups([f"@RG\t{fields}"]))
+    assert caught.value.field == "reads.0.read_group"
+    check_for_freebayes(complete_read_groups(["@RG\tID:a\tLB:l b\tDS:ID:x y", None], "s"))
 
 
 @pytest.mark.parametrize(

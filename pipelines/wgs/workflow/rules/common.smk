@@ -1,6 +1,7 @@
 from wesemu.errors import WesemuError
 from wesemu.genomics.fasta import is_gzip
 from wesemu.genomics.ploidy import DIPLOID, check_ploidy, parse_ploidy
+from wesemu.genomics.read_groups import check_for_freebayes
 from wesemu.genomics.regions import count_bases, read_targets
 
 BCFTOOLS = TOOLS.bcftools.shell
@@ -117,16 +118,8 @@ PLOIDY_FILES = (
 PLOIDY_TEXT = f"cat {PLOIDY_FILES['text']}" if PLOIDY_FILE else f"echo {PLOIDY}"
 
 
-def check_sample():
-    """Raise WorkflowError for a blank in the name, which freebayes reads as its end in a map."""
-    if PLOIDY_FILE and config["caller"] == "freebayes" and " " in SAMPLE:
-        raise WorkflowError(
-            f"freebayes cannot call with a ploidy file for the sample {SAMPLE!r}: take "
-            "the blanks out of the read group's SM"
-        )
-
-
-check_sample()
+if config["caller"] == "freebayes":
+    refused(check_for_freebayes, READ_GROUPS)
 
 
 def slices_of(ending):
