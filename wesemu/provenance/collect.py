@@ -17,7 +17,7 @@ from typing import Literal
 from wesemu.errors import NotFound, WesemuError
 from wesemu.provenance.redaction import REDACTED, redact, redact_text, redact_urls
 from wesemu.runs.model import JsonValue, OutputFile, Run, workflow_kind
-from wesemu.runs.run_directory import Workspace, read_regular
+from wesemu.runs.run_directory import Workspace, read_json
 from wesemu.storage.buckets import SCHEME, Buckets
 
 Inclusion = Literal["small", "all", "none"]
@@ -270,9 +270,9 @@ def _results(
 
 def _engine(workspace: Workspace) -> tuple[str, str] | None:
     try:
-        spec = json.loads(read_regular(workspace.root / "engine.json"))
+        spec = read_json(workspace.root / "engine.json")
         return str(spec["engine"]), str(spec["version"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -29,7 +29,7 @@ from wesemu.runs.clock import END_OF_TIME, FASTEST
 from wesemu.runs.data_directory import DataDirectory, is_run_directory, run_directories
 from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.runs.model import JsonObject
-from wesemu.runs.run_directory import Workspace, read_regular
+from wesemu.runs.run_directory import Workspace, read_json
 from wesemu.runs.serialization import read_run
 from wesemu.storage.buckets import FOLDER, RECORDS, Buckets
 
@@ -193,7 +193,7 @@ def _add_run(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> None:
 def _engine(path: Path) -> bytes:
     """Return what RO-Crates need of a launch specification; the rest describes this machine."""
     try:
-        values = json.loads(read_regular(path))
+        values = read_json(path)
         return json.dumps({key: values[key] for key in ("engine", "version")}).encode()
     except (OSError, ValueError, KeyError, TypeError):
         return b"{}"

@@ -208,6 +208,15 @@ async def test_a_run_that_failed_says_why(client: Client, runs: RunService, tmp_
     assert action.get("result", []) == []
 
 
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"engine": "a"}', "no JSON"])
+async def test_a_launch_that_the_workflow_has_written_hinders_no_crate(
+    client: Client, runs: RunService, settings: Settings, tmp_path: Path, text: str
+) -> None:
+    run_id = await send(client, runs, workflow_url="mapping", workflow_params=PARAMS)
+    (settings.data / "runs" / run_id / "engine.json").write_text(text)
+    await fetch_crate(client, run_id, tmp_path)
+
+
 async def test_before_the_end_it_is_409(client: Client, engine: ScriptedEngine) -> None:
     body = {"workflow_url": "mapping", "workflow_params": PARAMS | {"sample": "wait-a"}}
     async with client.post(RUNS, json=body, headers=HEADERS) as answer:

@@ -96,6 +96,20 @@ def test_a_snapshot_is_unpacked_with_the_paths_of_the_new_place(
     assert (root.buckets / "genes/a/b.txt").read_text() == "content"
 
 
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"engine": "a"}', "no JSON"])
+def test_a_launch_that_a_workflow_has_written_hinders_no_snapshot(
+    tmp_path: Path, text: str
+) -> None:
+    data = filled(tmp_path / "data")
+    (data.runs / IDS[0] / "engine.json").write_text(text)
+    state = SnapshotState(NOW, 2.0, None, tuple(IDS))
+    snapshots.save(data, marks(data.root), tmp_path / "file", state)
+    with tarfile.open(tmp_path / "file") as archive:
+        launch = archive.extractfile(f"runs/{IDS[0]}/engine.json")
+        assert launch is not None
+        assert launch.read() == b"{}"
+
+
 @pytest.mark.parametrize("saved", [3, 5])
 def test_objects_keep_their_records(tmp_path: Path, saved: int) -> None:
     data = filled(tmp_path / "data")
