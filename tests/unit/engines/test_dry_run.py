@@ -17,7 +17,7 @@ from unit.engines.test_wdl_engine import TWO_TASKS
 
 from wesemu.engines import dry_run
 from wesemu.engines.dry_run import ColdPlan, DryRuns
-from wesemu.engines.launch_spec import launch_spec, launch_spec_file, write_spec
+from wesemu.engines.launch_spec import Mode, launch_spec, launch_spec_file, write_spec
 from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
 from wesemu.engines.processes import identify, marked
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -159,6 +159,18 @@ async def test_a_process_that_starts_during_a_cancel_is_ended_and_reaped(tmp_pat
         await planning
     assert process.stdin is not None
     assert (process.returncode, process.stdin.closed) == (-signal.SIGKILL, True)
+
+
+@pytest.mark.parametrize("mode", ["warm", "cli"])
+async def test_a_home_that_cannot_be_created_is_not_needed(tmp_path: Path, mode: Mode) -> None:
+    """As with `docker run --user 12345`; Snakemake would create its cache there."""
+    (tmp_path / "file").touch()
+    nowhere = {"HOME": str(tmp_path / "file" / "home"), "XDG_CACHE_HOME": ""}
+    engine = SnakemakeEngine(mode=mode, environment=nowhere)
+    graph = await engine.dry_run(make_job(tmp_path / "run", THREE_RULES))
+    assert graph is not None
+    assert graph.counts == {"a": 1, "b": 1, "c": 1}
+    await engine.close()
 
 
 async def test_planning_is_given_a_time(tmp_path: Path) -> None:

@@ -233,18 +233,22 @@ def tool_environment(workspace: Workspace, spec: LaunchSpec) -> dict[str, str]:
     """
     shared = spec.resources.gpus and spec.priority is None
     environment = {} if shared else devices_environment([])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     if spec.executor == "local":  # same file system as `work/`, deleted with the run
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         environment["TMPDIR"] = str(temporary)
-    if spec.sandbox is not None:
-        environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
-    elif not is_writable(cache):
-        environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
+    environment |= cache_environment(workspace, spec)
     if (folder := _python_folder(workspace, spec)) is not None:
         environment["PATH"] = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
     return environment
+
+
+def cache_environment(workspace: Workspace, spec: LaunchSpec) -> dict[str, str]:
+    """Return the variable of Snakemake's cache folder if that of the user cannot be used."""
+    if spec.sandbox is not None:
+        return {"XDG_CACHE_HOME": str(workspace.root / "tmp" / "cache")}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    return {} if is_writable(cache) else {"XDG_CACHE_HOME": str(workspace.root / "cache")}
 
 
 def is_writable(folder: Path) -> bool:
@@ -253,7 +257,7 @@ def is_writable(folder: Path) -> bool:
     `Path.exists` raises PermissionError below another user's home, as under `su` or `docker -u`.
     """
     existing = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
-    return os.access(existing, os.W_OK)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK)  # noqa: PTH112
 
 
 def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
@@ -283,10 +287,9 @@ def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
 def plan_run(workspace: Workspace, spec: LaunchSpec) -> None:
     """Write the task graph, or the failure, as the process of a dry run."""
     os.chdir(workspace.work)
-    if spec.sandbox is not None:
-        os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
-        if not spec.sandbox.program:
-            enter_sandbox(spec.sandbox, workspace, None, workspace.root)
+    os.environ.update(cache_environment(workspace, spec))
+    if spec.sandbox is not None and not spec.sandbox.program:
+        enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()
     planning: Any = None
     graph = graph_of([])  # stays empty if there is nothing to do
