@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -109,9 +110,13 @@ async def test_a_script_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypat
         os.killpg(int(begun.suffix[1:]), 0)
 
 
-def test_a_socket_of_another_type_stays(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+def test_a_socket_of_another_type_stays(monkeypatch) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,  # the path of a socket has to be short
+        monkeypatch.context() as inside,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        inside.chdir(folder)
         other.bind("log")
         with pytest.raises(CommandRefused, match="the path is in use"):
             listen(Settings(socket=Path("log")))

@@ -125,7 +125,7 @@ def archive(names: list[str], kind: bytes = tarfile.REGTYPE, **headers: str) -> 
     with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         for folder in ("runs", "runs/a"):
             entry = tarfile.TarInfo(folder)
-            entry.type = tarfile.DIRTYPE
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)
         for file in ("wesemu.db", "runs/a/stderr.log"):
             entry = tarfile.TarInfo(file)
