@@ -417,7 +417,7 @@ class _LeaseFolder:
             record = json.loads(os.pread(self._descriptor, size, 0))
             devices = tuple(record["devices"])
             self._known = Capacity(record["cores"], record["memory_mb"], devices)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if self._known is None:
                 raise SystemFault(
                     f"{self._folder / _NODE} lacks the capacity of this node; restart the server"

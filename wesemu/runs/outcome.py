@@ -3,7 +3,6 @@
 Also the count of crashes of the run process, which is stored in the run directory.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +11,7 @@ from pathlib import PurePath
 from wesemu.errors import EngineFault, SystemFault, WesemuError
 from wesemu.runs.model import RunFailure, RunState, TaskLog, TaskState
 from wesemu.runs.ports import Outcome
-from wesemu.runs.run_directory import Workspace, read_regular, write_json
+from wesemu.runs.run_directory import Workspace, read_json, write_json
 from wesemu.util.text import os_reason
 
 CRASH_LIMIT = 5
@@ -32,8 +31,8 @@ def count_crash(workspace: Workspace) -> None:
 
 def _read(workspace: Workspace) -> int:
     try:
-        return max(0, int(json.loads(read_regular(workspace.crashes, size=1000))["crashes"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return max(0, int(read_json(workspace.crashes, 1000)["crashes"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0
 
 

@@ -245,6 +245,12 @@ def test_a_node_file_larger_than_the_memory_is_not_read_whole(folder: Path) -> N
         live_tickets(folder)
 
 
+def test_a_node_file_that_is_nested_too_deeply_lacks_the_capacity(folder: Path) -> None:
+    (folder / "node.json").write_text("[" * 100_000)
+    with pytest.raises(SystemFault, match="lacks the capacity"):
+        live_tickets(folder)
+
+
 def test_without_fifos_too(
     folder: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,13 @@ import errno
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
 
 from wesemu.runs.model import RunState, TaskLog, TaskState
-from wesemu.runs.outcome import cancel_open_tasks, fault, real_seconds
+from wesemu.runs.outcome import cancel_open_tasks, count_crash, fault, real_seconds
+from wesemu.runs.run_directory import Workspace, read_json
 
 
 def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
@@ -15,6 +19,14 @@ def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
     assert state is RunState.SYSTEM_ERROR
     assert failure.message == "genome.fa: the disk is full"
     assert fault(OSError("closed"))[1].message == "closed"
+
+
+@pytest.mark.parametrize("text", ["[" * 1000, "[]", '{"crashes": Infinity}', "no JSON"])
+def test_a_count_of_crashes_that_a_workflow_has_written_is_none(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.crashes.write_text(text)
+    count_crash(workspace)
+    assert read_json(workspace.crashes) == {"crashes": 1}
 
 
 def test_open_tasks_are_canceled_and_never_end_before_their_start() -> None:
