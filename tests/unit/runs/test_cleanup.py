@@ -119,7 +119,8 @@ def test_a_draft_never_takes_a_directory_that_is_there(tmp_path: Path) -> None:
 def test_folders_without_permissions_are_deleted_and_targets_of_links_left(tmp_path: Path) -> None:
     """Snakemake's `protected(directory())` takes the permission to write."""
     outside = tmp_path / "outside"
-    outside.mkdir(mode=0o555)
+    outside.mkdir()
+    outside.chmod(0o555)
     inner = tmp_path / "run" / "work" / "protected" / "inner"
     inner.mkdir(parents=True)
     (inner / "file").touch()
