@@ -119,13 +119,24 @@ async def test_a_connection_on_which_nothing_moves_is_closed(
             await reader.read()
 
 
-async def test_a_client_that_takes_its_time_is_served(app: web.Application) -> None:
-    """Bytes that come slowly are not a stall."""
-    async with served(app, stalled=60.0, headers=60.0) as connect:
+async def test_a_client_that_takes_its_time_is_served(
+    app: web.Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that come slowly are not a stall: each comes before the limit, all of them after it."""
+    loop, late = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: type(loop).time(loop) + late)
+    connections = Connections(limit=1, stalled=60.0, headers=1000.0)
+    async with served(app, connections) as connect:
         reader, writer = await connect()
-        for byte in PUT + b"four and5":
+        writer.write(PUT)
+        await eventually(lambda: bool(connections.open))
+        (connection,) = connections.open
+        for byte in b"four and5":
+            before, watching = connection._last_activity, connection._watching
             writer.write(bytes([byte]))
-            await asyncio.sleep(0.001)
+            await eventually(lambda: connection._last_activity > before)  # noqa: B023
+            late += 40.0
+            await eventually(lambda: connection._watching is not watching)  # noqa: B023
         assert (await answer(reader))[0] == 200
 
 
