@@ -236,13 +236,16 @@ async def test_a_file_that_cannot_be_read_is_named_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("seconds", [0, 0.1], ids=["while it starts", "while it runs"])
-def test_ctrl_c_ends_a_call_and_its_thread(seconds: float) -> None:
+@pytest.mark.parametrize("blocked", [set(), {signal.SIGUSR1}], ids=["", "in another thread"])
+def test_ctrl_c_ends_a_call_and_its_thread(seconds: float, blocked: set[signal.Signals]) -> None:
+    """`blocked` in the main thread: another one gets the signal, which ends no wait of this one."""
     cancelled: list[bool] = []
 
     async def call() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         if seconds:
             await asyncio.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGUSR1)  # the main thread handles it
+        os.kill(os.getpid(), signal.SIGUSR1)  # Python's handler runs in the main thread
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -250,10 +253,12 @@ def test_ctrl_c_ends_a_call_and_its_thread(seconds: float) -> None:
             raise
 
     previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         with pytest.raises(KeyboardInterrupt):
             run_in_thread(call())
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGUSR1, previous)
     assert cancelled == [True]
     assert [each for each in threads() if each.name == "wesemu client"] == []

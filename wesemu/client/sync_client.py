@@ -22,6 +22,8 @@ from wesemu.runs.model import JsonObject, JsonValue
 T = TypeVar("T")
 
 _CANCEL_SECONDS = 0.05
+_SIGNAL_SECONDS = 0.5
+"""A signal that arrives just before a wait, or in another thread, does not end it."""
 
 
 def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -55,7 +57,8 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     # In Python 3.11 and 3.12, an interrupted Thread.join takes the thread for ended.
     try:
         thread.start()
-        done.wait()
+        while not done.wait(_SIGNAL_SECONDS):  # Python handles signals in between
+            pass
     except RuntimeError:  # too many threads, or too little memory for one
         coroutine.close()
         raise

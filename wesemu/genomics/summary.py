@@ -214,7 +214,7 @@ def _mapping_warnings(summary: Summary) -> list[str]:
 def _alternate_warnings(unlisted: Sequence[str]) -> list[str]:
     """Warn about ALT contigs that the mapper takes for other places of the genome."""
     alternates = [name for name in unlisted if _ALTERNATE.fullmatch(name)]
-    if not alternates:
+    if not alternates or len(alternates) == len(unlisted):  # none is an alternate of another
         return []
     return [
         f"The reference has ALT contigs ({len(alternates):,}, such as {alternates[0]}) without a "

@@ -116,6 +116,11 @@ def test_odd_figures_are_warned_of(stats, odd, words):
     assert warning.startswith(words)
 
 
+def test_a_reference_of_nothing_but_alleles_has_no_alternates(stats):
+    names = ("HLA-A*01:01:01:01", "HLA-B*07:02:01")
+    assert summarize(stats, unlisted=names)["warnings"] == []
+
+
 def test_names_without_positions_are_warned_of_if_optical_duplicates_are_wanted(stats):
     lane = {"reads": 10, "bases": 90, "read_group": "L1"}
     names = ("SRR062634.7", "M1:7:F-X:1:1101:15:77", "HW:1:1101:15:77#0", "A:1:F:2:1101:7:7:ACGT")
