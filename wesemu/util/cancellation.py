@@ -57,7 +57,7 @@ async def open_in_thread(
     """Return what `function` opens or creates in a thread.
 
     If the caller is cancelled, it waits until `function` has returned, and passes the result to
-    `release` in a thread. After a cancelled `asyncio.to_thread`, nobody would have the result.
+    `release` in a thread. A cancelled `asyncio.to_thread` would lose it.
     """
     name = f"open by {function.__name__}"
     task = asyncio.create_task(asyncio.to_thread(function, *arguments, **named), name=name)
