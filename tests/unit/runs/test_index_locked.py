@@ -106,7 +106,7 @@ async def test_the_end_of_a_canceled_run_waits(
             async with locked(settings.data / "wesemu.db"):
                 waits = (await runs.get(LOCAL_OWNER, run.id)).state is RunState.CANCELING
                 if waits:
-                    await eventually(lambda: any(log["event"] == "index waits" for log in logs))  # noqa: B023
+                    await eventually(lambda: any(log["event"] == "index waits" for log in logs))
             assert (await ended(runs, run)).state is RunState.CANCELED
 
 
