@@ -361,6 +361,14 @@ def collect_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return collected
 
 
+def truncated() -> ConnectionResetError:
+    """Return the error for a file that becomes shorter while it is sent.
+
+    It ends the connection; otherwise the client would wait for the rest.
+    """
+    return ConnectionResetError("the file was truncated while it was being sent")
+
+
 def parse_time(text: str) -> datetime:
     """Return an ISO 8601 or HTTP date, in UTC by default. Raises ValueError."""
     parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime

@@ -14,10 +14,9 @@ from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
-from wesemu.storage.objects import ObjectStore
-from wesemu.storage.upload_file import UploadFile
+from wesemu.storage.objects import ObjectStore, open_upload
 from wesemu.util.block_writer import write_blocks
-from wesemu.util.cancellation import finish_in_thread, open_in_thread
+from wesemu.util.cancellation import finish_in_thread
 
 _PAGE = 200
 _LONGEST_PREFIX = 4096
@@ -180,14 +179,11 @@ async def receive(store: ObjectStore, bucket: str, form: FormReader) -> str:
 async def _store(store: ObjectStore, bucket: str, key: str, part: FormPart) -> None:
     """Store a file. The object appears when the part is complete."""
     await asyncio.to_thread(store.check, bucket, key)
-    upload = await open_in_thread(UploadFile.close, store.new_upload, bucket)
-    try:
+    async with open_upload(store, bucket) as upload:
         await write_blocks(part.chunks, [upload.store, upload.digest], upload.sync)
         digests = await asyncio.to_thread(upload.finish)
         record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
         await finish_in_thread(store.put, bucket, key, upload, record)
-    finally:
-        await asyncio.to_thread(upload.close)
 
 
 def _entry(info: ObjectInfo, bucket: str, prefix: str) -> JsonValue:

@@ -1,15 +1,17 @@
 """Objects: files below the buckets' folders, written completely or not at all.
 
-Everything is synchronous; callers on the event loop use `asyncio.to_thread`. Methods with a bucket
-and a key raise InvalidRequest for invalid names (`field` is BUCKET or KEY) and BucketNotFound.
+`ObjectStore` is synchronous; callers on the event loop use `open_object`, `open_upload` and
+`asyncio.to_thread`. Methods with a bucket and a key raise InvalidRequest for invalid names
+(`field` is BUCKET or KEY) and BucketNotFound.
 """
 
+import asyncio
 import errno
 import io
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +251,16 @@ class ObjectStore:
 async def open_object(store: ObjectStore, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
     """Call `ObjectStore.open` in a thread. A cancelled caller leaves no open file."""
     return await open_in_thread(lambda opened: opened[1].close(), store.open, bucket, key)
+
+
+@asynccontextmanager
+async def open_upload(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
+    """Create a temporary file for an upload. It is removed unless the store keeps it."""
+    upload = await open_in_thread(UploadFile.close, store.new_upload, bucket)
+    try:
+        yield upload
+    finally:
+        await asyncio.to_thread(upload.close)
 
 
 def _open(target: ObjectPath) -> tuple[ObjectInfo, io.FileIO]:

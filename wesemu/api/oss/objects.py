@@ -29,12 +29,11 @@ from wesemu.api.oss.streaming import (
     requested_range,
     response_overrides,
     source_name,
-    upload_file,
 )
 from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
-from wesemu.storage.objects import ObjectStore, open_object
+from wesemu.storage.objects import ObjectStore, open_object, open_upload
 from wesemu.util.cancellation import finish_in_thread
 from wesemu.util.text import whole_number
 
@@ -52,7 +51,7 @@ class ObjectHandlers:
         call = request[CALL]
         record, overwrite = record_from_headers(request), may_overwrite(request)
         await asyncio.to_thread(self._store.check, call.bucket, call.key, overwrite=overwrite)
-        async with upload_file(self._store, call.bucket) as target:
+        async with open_upload(self._store, call.bucket) as target:
             digests = await receive(request, target)
             record = replace(record, etag=digests.etag, crc64=digests.crc64)
             info = await finish_in_thread(
@@ -105,7 +104,7 @@ class ObjectHandlers:
             raise InvalidRequest("position must be the offset of the first byte, a whole number")
         record = record_from_headers(request)
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
-        async with upload_file(self._store, call.bucket) as target:
+        async with open_upload(self._store, call.bucket) as target:
             digests = await receive(request, target)
             info = await finish_in_thread(
                 self._store.append,
@@ -142,7 +141,7 @@ class ObjectHandlers:
             return await self._copy_onto_itself(request, replaces)
         async with (
             open_source(self._store, request) as source,
-            upload_file(self._store, call.bucket) as target,
+            open_upload(self._store, call.bucket) as target,
         ):
             await source.write(target)
             digests = await asyncio.to_thread(target.finish)
@@ -227,7 +226,7 @@ class MultipartHandlers:
         upload_id = call.query["uploadId"]
         # check the upload id before reading the body
         await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
-        async with upload_file(self._store, call.bucket) as target:
+        async with open_upload(self._store, call.bucket) as target:
             if copied := SOURCE in request.headers:
                 async with open_source(self._store, request) as source:
                     await source.write(target)

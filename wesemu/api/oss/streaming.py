@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
-from wesemu.api.base import parse_time
+from wesemu.api.base import parse_time, truncated
 from wesemu.api.oss.request import OssRequest
 from wesemu.api.oss.responses import OssRefused, not_implemented
 from wesemu.errors import DigestMismatch, InvalidRequest
@@ -30,7 +30,6 @@ from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore, open_object
 from wesemu.storage.upload_file import Digests, UploadFile
 from wesemu.util.block_writer import write_blocks
-from wesemu.util.cancellation import open_in_thread
 from wesemu.util.text import whole_number
 
 # Conditions and ranges
@@ -225,16 +224,6 @@ def record_from_headers(request: web.Request) -> ObjectRecord:
     return ObjectRecord(headers=headers, metadata=metadata)
 
 
-@asynccontextmanager
-async def upload_file(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
-    """Create a temporary file for an upload. It is removed unless the store keeps it."""
-    made = await open_in_thread(UploadFile.close, store.new_upload, bucket)
-    try:
-        yield made
-    finally:
-        await asyncio.to_thread(made.close)
-
-
 async def body(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the request's body in chunks. Raises OssRefused if the connection breaks."""
     try:
@@ -355,8 +344,7 @@ class ObjectResponse(web.StreamResponse):
             size = min(_CHUNK, end - offset)
             chunk = await asyncio.to_thread(os.pread, self._object.fileno(), size, offset)
             if not chunk:
-                # the client would wait for the rest, so the connection must end
-                raise ConnectionResetError("the file was truncated while it was being sent")
+                raise truncated()
             await self.write(chunk)
             offset += len(chunk)
 

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
-from wesemu.api.base import OWNER, Event, EventStreams, last_event_id, single
+from wesemu.api.base import OWNER, Event, EventStreams, last_event_id, single, truncated
 from wesemu.api.wes.models import Version
 from wesemu.api.wes.responses import summary
 from wesemu.errors import InvalidRequest, NotFound, RunActive, RunNotFound
@@ -259,8 +259,7 @@ class OpenedFile(web.FileResponse):
                 request if self._sends_range else _without_range(request)
             )
             if os.fstat(self._file.fileno()).st_size < self._size:
-                # the client would wait for the rest, so the connection must end
-                raise ConnectionResetError("the file was truncated while it was being sent")
+                raise truncated()
             return writer
         finally:
             self._file.close()
