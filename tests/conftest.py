@@ -237,7 +237,7 @@ async def side(
 
 @pytest.fixture
 def reserved_port() -> Iterator[int]:
-    """Yield a port on which nobody listens, unless the test starts a server there."""
+    """Yield a free port of 127.0.0.1. The test may start a server there."""
     with reserve_port() as port:
         yield port
 

@@ -290,17 +290,28 @@ def calling() -> RunRequest:
     return replace(request, workflow_url="wgs")
 
 
+@pytest.fixture
+async def runs(serve: Serve, side: Side, remote: Mapping[str, Any]) -> RunService:
+    """Return the runs of a server, with reads in its remote bucket."""
+    await asyncio.to_thread(fill, side, READS)
+    return await serve(remote_buckets=remote)
+
+
+@pytest.fixture
+async def store_class(side: Side) -> Any:
+    """Return the class that sends results to the remote bucket with `put`."""
+    return type(await asyncio.to_thread(side.store))
+
+
 @pytest.mark.parametrize("side", ["oss"], indirect=True)
 async def test_a_cancel_ends_the_sending_of_results_at_once(
-    serve: Serve,
+    runs: RunService,
     side: Side,
-    remote: Mapping[str, Any],
+    store_class: Any,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is published then, in no bucket."""
-    await asyncio.to_thread(fill, side, READS)
-    runs = await serve(remote_buckets=remote)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -308,7 +319,7 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
         loop.call_soon_threadsafe(asked.set)
         raise TransientError("answered 503", after=3600)
 
-    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", down)
+    monkeypatch.setattr(store_class, "put", down)
     run = await runs.submit(LOCAL_OWNER, calling())
     await asked.wait()
     await runs.cancel(LOCAL_OWNER, run.id)
@@ -319,16 +330,14 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
 
 @pytest.mark.parametrize("side", ["oss"], indirect=True)
 async def test_a_cancel_that_comes_after_the_first_result_has_no_effect(
-    serve: Serve,
+    runs: RunService,
     side: Side,
-    remote: Mapping[str, Any],
+    store_class: Any,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The request that creates the BAM is on its way to the bucket when the cancel comes."""
-    await asyncio.to_thread(fill, side, READS)
-    runs = await serve(remote_buckets=remote)
-    real = type(await asyncio.to_thread(side.store)).put
+    real = store_class.put
     begun, canceled = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -337,7 +346,7 @@ async def test_a_cancel_that_comes_after_the_first_result_has_no_effect(
         assert canceled.wait(TIMEOUT_SECONDS)
         real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", slow)
+    monkeypatch.setattr(store_class, "put", slow)
     run = await runs.submit(LOCAL_OWNER, calling())
     await begun.wait()
     await runs.cancel(LOCAL_OWNER, run.id)
@@ -353,22 +362,19 @@ async def test_a_cancel_that_comes_after_the_first_result_has_no_effect(
 
 @pytest.mark.parametrize("side", ["oss"], indirect=True)
 async def test_a_run_that_cannot_publish_here_lists_what_it_sent_elsewhere(
-    serve: Serve,
-    side: Side,
-    remote: Mapping[str, Any],
+    runs: RunService,
+    store_class: Any,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the BAM is sent, a folder takes the name of the VCF in the local bucket."""
-    await asyncio.to_thread(fill, side, READS)
-    runs = await serve(remote_buckets=remote)
-    real = type(await asyncio.to_thread(side.store)).put
+    real = store_class.put
 
     def put(self: object, *arguments: Any) -> None:
         (settings.data / "buckets/genes/out/s.vcf.gz").mkdir(parents=True, exist_ok=True)
         real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", put)
+    monkeypatch.setattr(store_class, "put", put)
     run = await ended(runs, await runs.submit(LOCAL_OWNER, calling()))
     assert run.state is RunState.SYSTEM_ERROR
     assert run.failure is not None

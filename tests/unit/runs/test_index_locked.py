@@ -93,21 +93,27 @@ async def test_a_run_that_starts_waits_and_requests_are_refused(
 
 
 async def test_the_end_of_a_canceled_run_waits(
-    client: Client, settings: Settings, engine: HeldEngine
+    client: Client, settings: Settings, engine: HeldEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.launched.set()
     runs = client.app[RUNS]  # type: ignore[index]
-    waits = False
-    while not waits:  # a run may end before the index is locked
-        run = await runs.submit(LOCAL_OWNER, mapping("wait-a"))
-        await until(runs, run, RunState.RUNNING)
-        with capture_logs() as logs:
-            await runs.cancel(LOCAL_OWNER, run.id)
-            async with locked(settings.data / "wesemu.db"):
-                waits = (await runs.get(LOCAL_OWNER, run.id)).state is RunState.CANCELING
-                if waits:
-                    await eventually(lambda: any(log["event"] == "index waits" for log in logs))
-            assert (await ended(runs, run)).state is RunState.CANCELED
+    run = await runs.submit(LOCAL_OWNER, mapping("wait-a"))
+    await until(runs, run, RunState.RUNNING)
+    (execution,) = engine._launched.values()
+    cancel, is_locked = execution.cancel, asyncio.Event()
+
+    async def cancel_when_locked() -> None:
+        await is_locked.wait()
+        await cancel()
+
+    monkeypatch.setattr(execution, "cancel", cancel_when_locked)
+    with capture_logs() as logs:
+        await runs.cancel(LOCAL_OWNER, run.id)
+        async with locked(settings.data / "wesemu.db"):
+            is_locked.set()
+            await eventually(lambda: any(log["event"] == "index waits" for log in logs))
+            assert (await runs.get(LOCAL_OWNER, run.id)).state is RunState.CANCELING
+        assert (await ended(runs, run)).state is RunState.CANCELED
 
 
 async def test_a_run_whose_state_cannot_be_read_is_resumed(
